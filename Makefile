@@ -1,0 +1,125 @@
+# How the project is built and tested. `make` alone explains the targets. What a
+# target needs (tools, the test control plane) is built on first use into bin/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# A path of your own with etcd, kube-apiserver and kubectl is used as it is.
+ifeq ($(origin KUBEBUILDER_ASSETS),undefined)
+export KUBEBUILDER_ASSETS := $(CURDIR)/bin/controlplane
+CONTROLPLANE := controlplane
+endif
+
+TOOLS := bin/tools
+CONTROLLER_GEN := $(TOOLS)/controller-gen
+KUSTOMIZE := $(TOOLS)/kustomize
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
+MODULES := . tools tools/lint test/controlplane
+
+FUZZTIME ?= 20s
+
+##@ Use
+
+.PHONY: help
+help: ## Show this text.
+	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [NAME=value]" } \
+		/^##@/ { print "\n" substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "KUBEBUILDER_ASSETS=DIR   use the etcd, kube-apiserver and kubectl found there"
+
+.PHONY: demo
+demo: build $(CONTROLPLANE) ## See it work on a real Kubernetes API, narrated. KEEP=1 leaves it running.
+	@go build -o bin/demo ./test/demo
+	@bin/demo $(if $(KEEP),-keep)
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/manager.
+	@echo "==> bin/manager"
+	@CGO_ENABLED=0 go build -trimpath -o bin/manager ./cmd/manager
+
+.PHONY: controlplane
+controlplane: ## Build etcd, kube-apiserver and kubectl (once, about seven minutes).
+	@bash test/controlplane/build.sh bin/controlplane
+
+.PHONY: generate
+generate: $(CONTROLLER_GEN) ## Generate deepcopy functions, CRDs and RBAC from the Go sources.
+	@echo "==> Generating"
+	@rm -rf bin/generated
+	@$(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=bin/generated/crd
+	@$(CONTROLLER_GEN) rbac:roleName=jwks-trust-manager paths=./internal/... output:rbac:dir=bin/generated/rbac
+	@rm -f config/crd/bases/*.yaml config/rbac/role.yaml
+	@mkdir -p config/crd/bases
+	@mv bin/generated/crd/*.yaml config/crd/bases/
+	@mv bin/generated/rbac/*.yaml config/rbac/
+
+##@ Test
+
+.PHONY: test
+test: $(CONTROLPLANE) ## Run all tests, with -race, in random order. PKG=./internal/fetch/... TESTFLAGS='-run X'
+	@bash hack/test.sh $(PKG)
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need no control plane: seconds.
+	@go test -short -shuffle=on $(or $(PKG),./...)
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (20s).
+	@bash hack/fuzz.sh $(FUZZTIME)
+
+##@ Check
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Lint: the import table, banned calls, API conventions, the usual suspects.
+	@echo "==> Linting"
+	@$(GOLANGCI_LINT) run ./...
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) ## Format the Go sources.
+	@echo "==> Formatting"
+	@$(GOLANGCI_LINT) fmt ./...
+
+.PHONY: tidy
+tidy: ## Tidy the modules.
+	@for module in $(MODULES); do echo "==> Tidying $$module"; (cd "$$module" && go mod tidy); done
+
+.PHONY: manifests
+manifests: $(KUSTOMIZE) ## Check that the manifests build.
+	@for folder in config/default config/samples; do \
+		echo "==> Building $$folder"; $(KUSTOMIZE) build "$$folder" > /dev/null; done
+
+.PHONY: verify
+verify: ## All checks in turn, generate, fmt and tidy included; fails where they change something.
+	@$(MAKE) generate
+	@$(MAKE) fmt
+	@$(MAKE) tidy
+	@$(MAKE) lint
+	@$(MAKE) manifests
+	@bash hack/verify.sh
+
+##@ Rest
+
+.PHONY: tools
+tools: $(CONTROLLER_GEN) $(KUSTOMIZE) $(GOLANGCI_LINT) ## Build the pinned tools into bin/tools.
+
+.PHONY: clean
+clean: ## Remove what was built, but for the test control plane and the tools.
+	@find bin -mindepth 1 -maxdepth 1 ! -name controlplane ! -name tools -exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: clean-all
+clean-all: ## Remove all that was built.
+	@rm -rf bin
+
+$(CONTROLLER_GEN) $(KUSTOMIZE) &: tools/go.mod tools/go.sum
+	@bash hack/progress.sh "Building controller-gen and kustomize (once)" \
+		env CGO_ENABLED=0 GOBIN="$(CURDIR)/$(TOOLS)" go -C tools install -trimpath tool
+	@touch $(CONTROLLER_GEN) $(KUSTOMIZE)
+
+$(GOLANGCI_LINT): tools/lint/go.mod tools/lint/go.sum
+	@bash hack/progress.sh "Building golangci-lint with kube-api-linter (once, about two minutes)" \
+		env CGO_ENABLED=0 GOBIN="$(CURDIR)/$(TOOLS)" go -C tools/lint install -trimpath tool
+	@touch $@

@@ -1,0 +1,131 @@
+package v1alpha1
+
+// Condition types. Ready, Fetched and SnapshotPublished are true when all is
+// well; Stale, Expired and Stalled are true when something is wrong. What could
+// not be checked is Unknown.
+const (
+	// ConditionReady sums up: a usable snapshot of the current generation is
+	// published.
+	ConditionReady = "Ready"
+	// ConditionFetched is the outcome of the newest fetch.
+	ConditionFetched = "Fetched"
+	// ConditionSnapshotPublished says whether the ConfigMaps hold the trusted
+	// keys.
+	ConditionSnapshotPublished = "SnapshotPublished"
+	// ConditionStale is true while the keys are served past their freshness.
+	ConditionStale = "Stale"
+	// ConditionExpired is true once the keys are too old to be trusted.
+	ConditionExpired = "Expired"
+	// ConditionStalled is true when only a change of spec can help.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons of the condition Ready. While it is not True it bears the reason of
+// the condition that stands in the way.
+const (
+	// ReasonFresh: the keys are fresh (or static).
+	ReasonFresh = "Fresh"
+	// ReasonServingStale: the keys are past their freshness but not expired;
+	// tokens go on being accepted. Also a reason of Stale.
+	ReasonServingStale = "ServingStale"
+	// ReasonExpired: the keys are too old to be trusted; the verifier cannot
+	// decide. Also a reason of Stale and Expired.
+	ReasonExpired = "Expired"
+	// ReasonPending: nothing has been fetched yet. Also a reason of the other
+	// conditions.
+	ReasonPending = "Pending"
+	// ReasonNotExpired is the reason of Expired while it is False.
+	ReasonNotExpired = "NotExpired"
+	// ReasonIssuerConflict is a reason of Stalled: an older ClusterTrustedIssuer
+	// for the same issuer already answers TokenReview.
+	ReasonIssuerConflict = "IssuerConflict"
+	// ReasonNotStalled is the reason of Stalled while it is False.
+	ReasonNotStalled = "NotStalled"
+)
+
+// Reasons of the condition Fetched.
+const (
+	// ReasonSucceeded: the issuer answered with at least one usable key.
+	ReasonSucceeded = "Succeeded"
+	// ReasonStatic: the keys are given inline.
+	ReasonStatic = "Static"
+	// ReasonCABundleUnavailable: spec.caBundleRef names something that is not
+	// there, cannot be read, or holds no certificate.
+	ReasonCABundleUnavailable = "CABundleUnavailable"
+
+	// ReasonInvalidURL: the URL cannot be used.
+	ReasonInvalidURL = "InvalidURL"
+	// ReasonInvalidCABundle: the PEM text holds no certificate.
+	ReasonInvalidCABundle = "InvalidCABundle"
+	// ReasonEgressBlocked: the address is one that the administrator's egress
+	// policy does not allow.
+	ReasonEgressBlocked = "EgressBlocked"
+	// ReasonDNSLookupFailed: the host's name does not resolve.
+	ReasonDNSLookupFailed = "DNSLookupFailed"
+	// ReasonConnectionFailed: no connection, or it broke.
+	ReasonConnectionFailed = "ConnectionFailed"
+	// ReasonTLSFailed: the server's certificate is not trusted, not valid for
+	// the host, or the handshake failed.
+	ReasonTLSFailed = "TLSFailed"
+	// ReasonTimeout: the server did not answer in time.
+	ReasonTimeout = "Timeout"
+	// ReasonRedirectRefused: a redirect that spec.maxRedirects or the redirect
+	// rules do not allow.
+	ReasonRedirectRefused = "RedirectRefused"
+	// ReasonUnexpectedStatus: an HTTP status that is neither 200 nor, where it
+	// was asked for, 304.
+	ReasonUnexpectedStatus = "UnexpectedStatus"
+	// ReasonTooManyRequests: HTTP 429, or 503 with Retry-After.
+	ReasonTooManyRequests = "TooManyRequests"
+	// ReasonTooLarge: the response is over 512 KiB after decompression.
+	ReasonTooLarge = "TooLarge"
+	// ReasonInvalidResponse: the response is not well-formed HTTP, or its
+	// encoding is not one that was asked for.
+	ReasonInvalidResponse = "InvalidResponse"
+
+	// ReasonNotAKeySet: the document is not a JSON Web Key Set.
+	ReasonNotAKeySet = "NotAKeySet"
+	// ReasonEmptyKeySet: the set has no keys at all.
+	ReasonEmptyKeySet = "EmptyKeySet"
+	// ReasonNoUsableKeys: the set has keys, but none is admitted.
+	ReasonNoUsableKeys = "NoUsableKeys"
+	// ReasonTooManyKeys: the set has over 100 keys.
+	ReasonTooManyKeys = "TooManyKeys"
+	// ReasonPrivateKeyExposed: every usable key was published with its private
+	// part. Also the reason of the event for a single one.
+	ReasonPrivateKeyExposed = "PrivateKeyExposed"
+)
+
+// Reasons of the condition SnapshotPublished.
+const (
+	// ReasonPublished: the ConfigMaps hold the trusted keys.
+	ReasonPublished = "Published"
+	// ReasonConfigMapConflict: a ConfigMap of that name belongs to someone else
+	// and is left alone.
+	ReasonConfigMapConflict = "ConfigMapConflict"
+	// ReasonPublishFailed: the API server refused the ConfigMap.
+	ReasonPublishFailed = "PublishFailed"
+	// ReasonSnapshotLost: the ConfigMap was damaged or deleted and no copy of
+	// the trusted keys is left to mend it with; the next fetch will.
+	ReasonSnapshotLost = "SnapshotLost"
+	// ReasonSnapshotTooLarge: the encoded keys do not fit into a ConfigMap.
+	ReasonSnapshotTooLarge = "SnapshotTooLarge"
+)
+
+// Reasons of events that are not reasons of conditions.
+const (
+	// ReasonKeysRotated: the trusted set changed.
+	ReasonKeysRotated = "KeysRotated"
+	// ReasonKeyReplaced: a kid got another key.
+	ReasonKeyReplaced = "KeyReplaced"
+	// ReasonKeysSkipped: some keys of the set were not admitted.
+	ReasonKeysSkipped = "KeysSkipped"
+	// ReasonSnapshotRepaired: a ConfigMap was deleted or changed by someone
+	// else and has been put right.
+	ReasonSnapshotRepaired = "SnapshotRepaired"
+	// ReasonRecovered: fetching works again.
+	ReasonRecovered = "Recovered"
+	// ReasonSnapshotReleased: the ConfigMaps were kept although the issuer was
+	// deleted, because the CustomResourceDefinition is being deleted.
+	ReasonSnapshotReleased = "SnapshotReleased"
+)

@@ -1,0 +1,32 @@
+package v1alpha1
+
+// Labels, annotations and the finalizer. The prefix is reserved.
+const (
+	// AnnotationRefresh on an issuer: any new value refreshes its keys now.
+	AnnotationRefresh = "jwks-trust.dev/refresh"
+	// AnnotationClearCompromised on an issuer: the thumbprint of a compromised
+	// key to forget, or several, separated by commas.
+	AnnotationClearCompromised = "jwks-trust.dev/clear-compromised"
+
+	// LabelSnapshot is "true" on every ConfigMap that the controller writes.
+	LabelSnapshot = "jwks-trust.dev/snapshot"
+	// LabelIssuerUID is the metadata.uid of the issuer that a ConfigMap serves.
+	LabelIssuerUID = "jwks-trust.dev/issuer-uid"
+	// LabelIssuerKind is the kind of the issuer that a ConfigMap serves.
+	LabelIssuerKind = "jwks-trust.dev/issuer-kind"
+	// AnnotationIssuerName is the name of the issuer that a ConfigMap serves.
+	// Names can be longer than a label's value may be.
+	AnnotationIssuerName = "jwks-trust.dev/issuer-name"
+	// AnnotationIssuerNamespace is its namespace; absent for the cluster kind.
+	AnnotationIssuerNamespace = "jwks-trust.dev/issuer-namespace"
+	// AnnotationDigest is the digest of a ConfigMap's jwks.json, for people. The
+	// digest that counts stands in the issuer's status.
+	AnnotationDigest = "jwks-trust.dev/digest"
+	// AnnotationReleased is set on a ConfigMap whose issuer is gone and whose
+	// keys were kept.
+	AnnotationReleased = "jwks-trust.dev/released"
+
+	// FinalizerWithdraw holds a deleted issuer until its ConfigMaps are
+	// withdrawn. It never waits for the issuer's server.
+	FinalizerWithdraw = "jwks-trust.dev/withdraw"
+)

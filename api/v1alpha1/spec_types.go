@@ -1,0 +1,190 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Algorithm is the "alg" of a JSON Web Signature (RFC 7518 section 3.1,
+// RFC 8037 section 3.1). Symmetric algorithms and "none" do not exist here.
+//
+// +kubebuilder:validation:Enum=RS256;RS384;RS512;PS256;PS384;PS512;ES256;ES384;ES512;EdDSA
+type Algorithm string
+
+// KeyUse is the "use" of a JSON Web Key (RFC 7517 section 4.2).
+//
+// +kubebuilder:validation:Enum=sig;jwt-svid
+type KeyUse string
+
+// IssuerSpec says which issuer to trust, for whom its tokens must be meant,
+// and where its keys come from. Both kinds share it.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.jwksURI) != has(self.jwks)",message="set exactly one of jwksURI (keys are fetched) and jwks (keys are given inline)"
+// +kubebuilder:validation:XValidation:rule="!(has(self.caBundle) && has(self.caBundleRef))",message="set at most one of caBundle and caBundleRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.jwks) || (!has(self.caBundle) && !has(self.caBundleRef))",message="caBundle and caBundleRef apply to fetched keys: remove them, or use jwksURI in place of jwks"
+type IssuerSpec struct {
+	// issuer is the exact value of the "iss" claim, compared byte for byte
+	// (RFC 7519 section 4.1.1): a trailing slash matters. It cannot be changed,
+	// because keys of one issuer must never serve another: create a new object
+	// for another issuer.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="issuer is immutable: create another object for another issuer, and delete this one"
+	// +kubebuilder:validation:XValidation:rule="!self.contains(':') || self.matches('^[A-Za-z][A-Za-z0-9+.-]*:[^\\\\s]*$')",message="issuer must be a StringOrURI (RFC 7519 section 2): a value with a colon has to be a URI, such as https://issuer.example.com/"
+	Issuer string `json:"issuer,omitempty"`
+
+	// audiences are the values of which a token's "aud" claim must contain at
+	// least one (RFC 7519 section 4.1.3).
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=2048
+	Audiences []string `json:"audiences,omitempty"`
+
+	// jwksURI is the https URL of the issuer's JSON Web Key Set (RFC 7517
+	// section 5). It has no user information and no fragment; a query is
+	// allowed. Where the controller may connect to is the administrator's
+	// egress policy.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() == 'https' && !self.matches('[[:space:]]')",message="jwksURI must be an https URL, such as https://issuer.example.com/jwks.json: keys that travel without TLS cannot be trusted"
+	// +kubebuilder:validation:XValidation:rule="!isURL(self) || url(self).getHostname() != ''",message="jwksURI must name a host"
+	// +kubebuilder:validation:XValidation:rule="!isURL(self) || url(self).getPort() == '' || (int(url(self).getPort()) >= 1 && int(url(self).getPort()) <= 65535)",message="jwksURI must name a port from 1 to 65535, or none"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^:]*://[^/?#]*@')",message="jwksURI must not carry user information (user:password@): remove it"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('#')",message="jwksURI must not have a fragment (#...): remove it"
+	JWKSURI string `json:"jwksURI,omitempty"`
+
+	// jwks is a static key set (RFC 7517 section 5) as JSON text, for an issuer
+	// that cannot be reached from the cluster. Its keys pass the same admission
+	// as fetched ones, and never become stale. Public keys only.
+	// +optional
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=524288
+	JWKS string `json:"jwks,omitempty"`
+
+	// cacheTTL is how long a fetched key set counts as fresh, from 2m to 24h.
+	// It bounds how long a consumer of the mounted keys misses a new key or
+	// trusts a withdrawn one. HTTP response headers can make refreshes more
+	// frequent, never less.
+	// +optional
+	// +default="10m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('2m') && duration(self) <= duration('24h')",message="cacheTTL must be a duration from 2m to 24h, such as 10m"
+	CacheTTL *metav1.Duration `json:"cacheTTL,omitempty"`
+
+	// staleTTL is how long the last good keys go on being trusted while the
+	// issuer cannot be reached, from 0s to 168h, counted from the last success.
+	// After the longer of cacheTTL and staleTTL the keys expire and the verifier
+	// fails closed. 0s means: never serve stale keys.
+	// +optional
+	// +default="24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('0s') && duration(self) <= duration('168h')",message="staleTTL must be a duration from 0s to 168h, such as 24h"
+	StaleTTL *metav1.Duration `json:"staleTTL,omitempty"`
+
+	// caBundle holds the PEM certificates of the authorities that may vouch for
+	// the jwksURI's server. They replace the system's roots, which count when
+	// neither caBundle nor caBundleRef is set.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=262144
+	// +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN CERTIFICATE-----')",message="caBundle must hold at least one PEM block of type CERTIFICATE"
+	CABundle string `json:"caBundle,omitempty"`
+
+	// caBundleRef names where the certificates for caBundle are kept. It is
+	// read again at each fetch.
+	// +optional
+	CABundleRef *CABundleReference `json:"caBundleRef,omitempty"`
+
+	// allowedAlgorithms are the signature algorithms that a token may use, and
+	// that a key must serve to be admitted. All of them when empty. EdDSA covers
+	// its other name Ed25519 (RFC 9864).
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=10
+	AllowedAlgorithms []Algorithm `json:"allowedAlgorithms,omitempty"`
+
+	// keyUses are the values of a key's "use" that are admitted; a key without
+	// "use" always is. Add jwt-svid for a SPIFFE bundle endpoint.
+	// +optional
+	// +listType=set
+	// +default=["sig"]
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	KeyUses []KeyUse `json:"keyUses,omitempty"`
+
+	// maxRedirects is how many HTTP redirects a fetch follows, from 0 to 3.
+	// Each must stay on https and on the same host.
+	// +optional
+	// +default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=3
+	MaxRedirects *int32 `json:"maxRedirects,omitempty"`
+}
+
+// CABundleReference names PEM certificates in another object. Exactly one of
+// its fields is set.
+//
+// +kubebuilder:validation:ExactlyOneOf=configMap;clusterTrustBundle
+type CABundleReference struct {
+	// configMap names a ConfigMap and one of its keys, in the namespace of the
+	// TrustedIssuer; for a ClusterTrustedIssuer in the operator's namespace.
+	// +optional
+	ConfigMap *ConfigMapKeyReference `json:"configMap,omitempty"`
+
+	// clusterTrustBundle names a ClusterTrustBundle (certificates.k8s.io/v1).
+	// +optional
+	ClusterTrustBundle *ClusterTrustBundleReference `json:"clusterTrustBundle,omitempty"`
+}
+
+// ConfigMapKeyReference names a ConfigMap and one of its keys.
+type ConfigMapKeyReference struct {
+	// name of the ConfigMap.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="name must be the name of a ConfigMap: lower-case letters, digits, '-' and '.' (RFC 1123)"
+	Name string `json:"name,omitempty"`
+
+	// key in the ConfigMap's data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$')",message="key must be a key of a ConfigMap: letters, digits, '-', '_' and '.', such as ca.crt"
+	Key string `json:"key,omitempty"`
+}
+
+// ClusterTrustBundleReference names a ClusterTrustBundle.
+type ClusterTrustBundleReference struct {
+	// name of the ClusterTrustBundle.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// KubernetesAuthentication lets an issuer's tokens authenticate to the
+// Kubernetes API (TokenReview). The user name is usernamePrefix followed by
+// the token's "sub".
+type KubernetesAuthentication struct {
+	// usernamePrefix goes before every user name, so that no token can name a
+	// user of another origin. It must not begin with "system:".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('system:')",message="usernamePrefix must not begin with system:, which is reserved for Kubernetes itself"
+	UsernamePrefix string `json:"usernamePrefix,omitempty"`
+
+	// groupsPrefix goes before every group of the token's "groups" claim (a
+	// string, or an array of strings). Without it the token's groups are not
+	// passed on. It must not begin with "system:".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('system:')",message="groupsPrefix must not begin with system:, which is reserved for Kubernetes itself"
+	GroupsPrefix string `json:"groupsPrefix,omitempty"`
+}

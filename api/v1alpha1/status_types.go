@@ -1,0 +1,268 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// KeyState says whether a key may verify tokens.
+//
+// +kubebuilder:validation:Enum=Active;Retiring;Quarantined;Revoked
+type KeyState string
+
+const (
+	// KeyActive is a key of the trusted set.
+	KeyActive KeyState = "Active"
+	// KeyRetiring is a key that the issuer no longer publishes and that is
+	// trusted until its grace period ends.
+	KeyRetiring KeyState = "Retiring"
+	// KeyQuarantined is a key that waits for approval and is not trusted.
+	KeyQuarantined KeyState = "Quarantined"
+	// KeyRevoked is a key that is refused everywhere.
+	KeyRevoked KeyState = "Revoked"
+)
+
+// IssuerStatus is what the controller has seen and done. To keep the API
+// quiet, a refresh that changes nothing but its own time is recorded at most
+// once per 0.7 of cacheTTL; finer times are metrics.
+type IssuerStatus struct {
+	// observedGeneration is the metadata.generation that this status speaks of;
+	// -1 until the controller has seen the object.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions are Ready (a usable snapshot of the current generation is
+	// published), Fetched (the newest attempt), SnapshotPublished; and, true
+	// when something is wrong, Stale, Expired and Stalled.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// jwksURI is the URL that the keys were last fetched from.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	JWKSURI string `json:"jwksURI,omitempty"`
+
+	// snapshot describes the trusted key set and where it is published.
+	// +optional
+	Snapshot *SnapshotStatus `json:"snapshot,omitempty"`
+
+	// lastAttempt is the newest fetch that was recorded.
+	// +optional
+	LastAttempt *AttemptStatus `json:"lastAttempt,omitempty"`
+
+	// nextRefreshTime is when the next fetch is due.
+	// +optional
+	NextRefreshTime *metav1.Time `json:"nextRefreshTime,omitempty"`
+
+	// handledRefresh is the newest requested refresh that was carried out.
+	// +optional
+	HandledRefresh *HandledRefresh `json:"handledRefresh,omitempty"`
+
+	// keys are the keys of the trusted set.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=200
+	Keys []KeyStatus `json:"keys,omitempty"`
+
+	// rotation says how the trusted set last changed.
+	// +optional
+	Rotation *RotationStatus `json:"rotation,omitempty"`
+
+	// compromisedKeys are keys that the issuer published with their private
+	// part. They are refused everywhere, the last good copy included, until an
+	// administrator clears them with the annotation
+	// jwks-trust.dev/clear-compromised: <thumbprint>.
+	// +optional
+	// +listType=map
+	// +listMapKey=thumbprint
+	// +kubebuilder:validation:MaxItems=100
+	CompromisedKeys []CompromisedKey `json:"compromisedKeys,omitempty"`
+
+	// handledClear is the value of the annotation jwks-trust.dev/clear-compromised
+	// that was last acted on.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	HandledClear string `json:"handledClear,omitempty"`
+}
+
+// SnapshotStatus describes the trusted key set and where it is published. The
+// verifier accepts keys only from content whose digest stands here.
+type SnapshotStatus struct {
+	// configMapName is the ConfigMap with the keys: in the namespace of the
+	// TrustedIssuer; for a ClusterTrustedIssuer in the operator's namespace.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ConfigMapName string `json:"configMapName,omitempty"`
+
+	// digest is the SHA-256 of the trusted jwks.json, as sha256:<hex>.
+	// +optional
+	// +kubebuilder:validation:MaxLength=71
+	Digest string `json:"digest,omitempty"`
+
+	// pendingDigest is the digest of a set that is being published.
+	// +optional
+	// +kubebuilder:validation:MaxLength=71
+	PendingDigest string `json:"pendingDigest,omitempty"`
+
+	// observedGeneration is the metadata.generation whose spec produced the
+	// keys. It is behind that of the object while a change of spec has not yet
+	// led to a success.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// keys is how many keys the trusted set holds.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Keys int32 `json:"keys,omitempty"`
+
+	// lastSuccessTime is when the issuer last confirmed the keys.
+	// +optional
+	LastSuccessTime *metav1.Time `json:"lastSuccessTime,omitempty"`
+
+	// freshUntil is lastSuccessTime plus cacheTTL. Absent for static keys.
+	// +optional
+	FreshUntil *metav1.Time `json:"freshUntil,omitempty"`
+
+	// expiresAt is when the verifier stops trusting the keys unless a refresh
+	// succeeds before: lastSuccessTime plus the longer of cacheTTL and
+	// staleTTL. Absent for static keys.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+}
+
+// AttemptStatus is the outcome of one fetch.
+type AttemptStatus struct {
+	// time is when the attempt began.
+	// +optional
+	Time metav1.Time `json:"time,omitempty,omitzero"`
+
+	// reason is the outcome: one of the reasons of the Fetched condition.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+
+	// message says what happened and, after a failure, what mends it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32768
+	Message string `json:"message,omitempty"`
+}
+
+// HandledRefresh is the outcome of a requested refresh.
+type HandledRefresh struct {
+	// request is the value of the annotation jwks-trust.dev/refresh that was
+	// acted on.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Request string `json:"request,omitempty"`
+
+	// startTime is when the fetch began. Times are compared with it by the
+	// verifier, so it has microseconds.
+	// +optional
+	StartTime metav1.MicroTime `json:"startTime,omitempty,omitzero"`
+
+	// outcome is the reason that the Fetched condition had afterwards.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Outcome string `json:"outcome,omitempty"`
+}
+
+// KeyStatus is one key of the trusted set.
+type KeyStatus struct {
+	// kid is the key's "kid" (RFC 7517 section 4.5); empty where the issuer
+	// publishes a single key without one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	KeyID string `json:"kid,omitempty"`
+
+	// kty is the key's "kty" (RFC 7517 section 4.1).
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	KeyType string `json:"kty,omitempty"`
+
+	// alg is the algorithm that the key is bound to; empty where it may serve
+	// several.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	Algorithm string `json:"alg,omitempty"`
+
+	// bits is the size of an RSA key's modulus.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Bits int32 `json:"bits,omitempty"`
+
+	// crv is the curve of an EC or OKP key.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	Curve string `json:"crv,omitempty"`
+
+	// thumbprint is the key's SHA-256 thumbprint (RFC 7638), base64url.
+	// +required
+	// +kubebuilder:validation:MinLength=43
+	// +kubebuilder:validation:MaxLength=43
+	Thumbprint string `json:"thumbprint,omitempty"`
+
+	// firstSeenTime is when the key was first trusted.
+	// +optional
+	FirstSeenTime metav1.Time `json:"firstSeenTime,omitempty,omitzero"`
+
+	// lastSeenTime is when the issuer was last recorded to publish the key.
+	// +optional
+	LastSeenTime metav1.Time `json:"lastSeenTime,omitempty,omitzero"`
+
+	// state says whether the key may verify tokens.
+	// +optional
+	State KeyState `json:"state,omitempty"`
+}
+
+// RotationStatus says how the trusted set last changed.
+type RotationStatus struct {
+	// lastRotationTime is when the set last changed; absent for the first set.
+	// +optional
+	LastRotationTime *metav1.Time `json:"lastRotationTime,omitempty"`
+
+	// count is how often the set has changed since the first one.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Count int64 `json:"count,omitempty"`
+
+	// added are the kids that the last rotation brought.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=128
+	Added []string `json:"added,omitempty"`
+
+	// removed are the kids that the last rotation took away.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=128
+	Removed []string `json:"removed,omitempty"`
+
+	// replaced are the kids that got another key under the same name: an alarm,
+	// because a correct issuer never does this (RFC 7517 section 4.5).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=128
+	Replaced []string `json:"replaced,omitempty"`
+}
+
+// CompromisedKey is a key that the issuer published with its private part.
+type CompromisedKey struct {
+	// thumbprint is the key's SHA-256 thumbprint (RFC 7638), base64url.
+	// +required
+	// +kubebuilder:validation:MinLength=43
+	// +kubebuilder:validation:MaxLength=43
+	Thumbprint string `json:"thumbprint,omitempty"`
+
+	// kid is the key's "kid".
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	KeyID string `json:"kid,omitempty"`
+
+	// seenTime is when the private part was first seen.
+	// +optional
+	SeenTime metav1.Time `json:"seenTime,omitempty,omitzero"`
+}

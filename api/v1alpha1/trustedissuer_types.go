@@ -1,0 +1,188 @@
+package v1alpha1
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// The defaults of the schema, for objects that never passed through it.
+const (
+	// DefaultCacheTTL is the default of spec.cacheTTL.
+	DefaultCacheTTL = 10 * time.Minute
+	// DefaultStaleTTL is the default of spec.staleTTL.
+	DefaultStaleTTL = 24 * time.Hour
+)
+
+// Kinds of this group.
+const (
+	// TrustedIssuerKind is the namespaced kind.
+	TrustedIssuerKind = "TrustedIssuer"
+	// ClusterTrustedIssuerKind is the cluster-scoped kind.
+	ClusterTrustedIssuerKind = "ClusterTrustedIssuer"
+)
+
+// Issuer is either kind: what the controller and the verifier work with.
+//
+// +kubebuilder:object:generate=false
+type Issuer interface {
+	client.Object
+
+	// IssuerKind is TrustedIssuerKind or ClusterTrustedIssuerKind.
+	IssuerKind() string
+	// IssuerSpec is the spec that both kinds share.
+	IssuerSpec() *IssuerSpec
+	// IssuerStatus is the status that both kinds share.
+	IssuerStatus() *IssuerStatus
+	// KubernetesAuthentication is nil where the issuer's tokens must not
+	// authenticate to the Kubernetes API: for every TrustedIssuer.
+	KubernetesAuthentication() *KubernetesAuthentication
+}
+
+var (
+	_ Issuer = (*TrustedIssuer)(nil)
+	_ Issuer = (*ClusterTrustedIssuer)(nil)
+)
+
+// TrustedIssuer names a JWT issuer that workloads of its namespace trust. The
+// controller keeps the issuer's public keys in a ConfigMap named after the
+// TrustedIssuer with the suffix "-jwks".
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=ti,categories=jwks-trust
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Keys",type=integer,JSONPath=`.status.snapshot.keys`
+// +kubebuilder:printcolumn:name="Fresh",type=date,JSONPath=`.status.snapshot.lastSuccessTime`,description="Age of the last success"
+// +kubebuilder:printcolumn:name="Rotated",type=date,JSONPath=`.status.rotation.lastRotationTime`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Issuer",type=string,JSONPath=`.spec.issuer`,priority=1
+// +kubebuilder:printcolumn:name="JWKS URI",type=string,JSONPath=`.status.jwksURI`,priority=1
+// +kubebuilder:printcolumn:name="Expires",type=string,format=date-time,JSONPath=`.status.snapshot.expiresAt`,priority=1
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 248",message="metadata.name must have at most 248 characters, so that the ConfigMap <name>-jwks can be named after it"
+type TrustedIssuer struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// spec says what to trust.
+	// +required
+	Spec TrustedIssuerSpec `json:"spec,omitzero"`
+	// status is what the controller has seen and done.
+	// +optional
+	// +default={"observedGeneration":-1}
+	Status IssuerStatus `json:"status,omitempty,omitzero"`
+}
+
+// TrustedIssuerSpec is the spec of a TrustedIssuer.
+type TrustedIssuerSpec struct {
+	IssuerSpec `json:",inline"`
+}
+
+// IssuerKind implements Issuer.
+func (*TrustedIssuer) IssuerKind() string { return TrustedIssuerKind }
+
+// IssuerSpec implements Issuer.
+func (t *TrustedIssuer) IssuerSpec() *IssuerSpec { return &t.Spec.IssuerSpec }
+
+// IssuerStatus implements Issuer.
+func (t *TrustedIssuer) IssuerStatus() *IssuerStatus { return &t.Status }
+
+// KubernetesAuthentication implements Issuer. A namespaced issuer never
+// authenticates to the Kubernetes API.
+func (*TrustedIssuer) KubernetesAuthentication() *KubernetesAuthentication { return nil }
+
+// TrustedIssuerList is a list of TrustedIssuers.
+//
+// +kubebuilder:object:root=true
+type TrustedIssuerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []TrustedIssuer `json:"items"`
+}
+
+// ClusterTrustedIssuer names a JWT issuer that the whole cluster trusts, and
+// that may authenticate to the Kubernetes API. Its snapshot lives in the
+// operator's namespace.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=cti,categories=jwks-trust
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Keys",type=integer,JSONPath=`.status.snapshot.keys`
+// +kubebuilder:printcolumn:name="Fresh",type=date,JSONPath=`.status.snapshot.lastSuccessTime`,description="Age of the last success"
+// +kubebuilder:printcolumn:name="Rotated",type=date,JSONPath=`.status.rotation.lastRotationTime`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Issuer",type=string,JSONPath=`.spec.issuer`,priority=1
+// +kubebuilder:printcolumn:name="JWKS URI",type=string,JSONPath=`.status.jwksURI`,priority=1
+// +kubebuilder:printcolumn:name="Expires",type=string,format=date-time,JSONPath=`.status.snapshot.expiresAt`,priority=1
+type ClusterTrustedIssuer struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// spec says what to trust.
+	// +required
+	Spec ClusterTrustedIssuerSpec `json:"spec,omitzero"`
+	// status is what the controller has seen and done.
+	// +optional
+	// +default={"observedGeneration":-1}
+	Status IssuerStatus `json:"status,omitempty,omitzero"`
+}
+
+// ClusterTrustedIssuerSpec is the spec of a ClusterTrustedIssuer.
+type ClusterTrustedIssuerSpec struct {
+	IssuerSpec `json:",inline"`
+
+	// kubernetesAuthentication lets the issuer's tokens authenticate to the
+	// Kubernetes API through TokenReview. Absent: they cannot.
+	// +optional
+	KubernetesAuthentication *KubernetesAuthentication `json:"kubernetesAuthentication,omitempty"`
+}
+
+// IssuerKind implements Issuer.
+func (*ClusterTrustedIssuer) IssuerKind() string { return ClusterTrustedIssuerKind }
+
+// IssuerSpec implements Issuer.
+func (c *ClusterTrustedIssuer) IssuerSpec() *IssuerSpec { return &c.Spec.IssuerSpec }
+
+// IssuerStatus implements Issuer.
+func (c *ClusterTrustedIssuer) IssuerStatus() *IssuerStatus { return &c.Status }
+
+// KubernetesAuthentication implements Issuer.
+func (c *ClusterTrustedIssuer) KubernetesAuthentication() *KubernetesAuthentication {
+	return c.Spec.KubernetesAuthentication
+}
+
+// ClusterTrustedIssuerList is a list of ClusterTrustedIssuers.
+//
+// +kubebuilder:object:root=true
+type ClusterTrustedIssuerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ClusterTrustedIssuer `json:"items"`
+}
+
+// CacheTTLOrDefault is spec.cacheTTL, or its default where it is absent.
+func (s *IssuerSpec) CacheTTLOrDefault() time.Duration {
+	if s.CacheTTL == nil {
+		return DefaultCacheTTL
+	}
+	return s.CacheTTL.Duration
+}
+
+// StaleTTLOrDefault is spec.staleTTL, or its default where it is absent.
+func (s *IssuerSpec) StaleTTLOrDefault() time.Duration {
+	if s.StaleTTL == nil {
+		return DefaultStaleTTL
+	}
+	return s.StaleTTL.Duration
+}
+
+// Static reports whether the keys are given inline, and so never fetched.
+func (s *IssuerSpec) Static() bool { return s.JWKS != "" }

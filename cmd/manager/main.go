@@ -1,0 +1,202 @@
+// Command manager runs the controller, which keeps the trusted keys of issuers,
+// and the verifier, which checks tokens with them. The controller works on the
+// elected leader; the verifier on every replica.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/controller"
+	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
+	"github.com/jwks-trust/jwks-trust-manager/internal/verifier"
+)
+
+// options are the command line.
+type options struct {
+	operatorNamespace string
+	leaderElect       bool
+	metricsAddress    string
+	probeAddress      string
+	egressAllow       stringList
+	egressProxy       string
+	apiAudiences      stringList
+	server            verifier.ServerOptions
+	zap               zap.Options
+}
+
+// stringList is a flag that can be given several times, or once with commas.
+type stringList []string
+
+func (l *stringList) String() string { return strings.Join(*l, ",") }
+
+func (l *stringList) Set(v string) error {
+	for _, part := range strings.Split(v, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			*l = append(*l, part)
+		}
+	}
+	return nil
+}
+
+func (o *options) register(f *flag.FlagSet) {
+	f.StringVar(&o.operatorNamespace, "operator-namespace", namespaceFromEnvironment(), "Namespace of the authoritative snapshots and of the leader election lease. Defaults to $POD_NAMESPACE.")
+	f.BoolVar(&o.leaderElect, "leader-elect", false, "Let one replica at a time fetch keys. Needed with more than one replica.")
+	f.StringVar(&o.metricsAddress, "metrics-bind-address", "0", "Address of the Prometheus metrics over HTTP, such as :8080; 0 turns them off.")
+	f.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
+	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
+	f.StringVar(&o.server.HTTPAddress, "verifier-http-bind-address", "", "Plain HTTP address for forward-auth alone; empty turns it off.")
+	f.StringVar(&o.server.CertFile, "tls-cert-file", "", "PEM certificate chain of the verifier; read again when it changes. Without it the verifier has no HTTPS.")
+	f.StringVar(&o.server.KeyFile, "tls-private-key-file", "", "PEM private key for --tls-cert-file.")
+	f.StringVar(&o.server.ClientCAFile, "tokenreview-client-ca-file", "", "PEM certificates of the authority that signs the API server's client certificate for TokenReview. Without it TokenReview is off.")
+	f.Var(&o.apiAudiences, "api-audiences", "Audiences of the Kubernetes API server (its --api-audiences), for TokenReview. Repeatable.")
+	f.Var(&o.egressAllow, "egress-allow-cidr", "Addresses, besides public ones, that keys may be fetched from, such as 10.96.0.0/12. Link-local and metadata addresses stay refused. Repeatable.")
+	f.StringVar(&o.egressProxy, "egress-proxy", "", "URL of an HTTP proxy for fetching keys. Proxy variables of the environment are not read.")
+	o.zap.BindFlags(f)
+}
+
+// namespaceFromEnvironment is where the pod runs, by the downward API.
+func namespaceFromEnvironment() string { return os.Getenv("POD_NAMESPACE") }
+
+// check reports what is wrong with the command line.
+func (o *options) check() error {
+	switch {
+	case o.operatorNamespace == "":
+		return errors.New("--operator-namespace is required (or set POD_NAMESPACE)")
+	case (o.server.CertFile == "") != (o.server.KeyFile == ""):
+		return errors.New("--tls-cert-file and --tls-private-key-file go together")
+	case o.server.ClientCAFile != "" && o.server.CertFile == "":
+		return errors.New("--tokenreview-client-ca-file needs --tls-cert-file: the API server talks HTTPS alone")
+	}
+	return nil
+}
+
+func main() {
+	var o options
+	o.register(flag.CommandLine)
+	flag.Parse()
+	log := zap.New(zap.UseFlagOptions(&o.zap))
+	ctrl.SetLogger(log)
+	if err := run(ctrl.SetupSignalHandler(), &o, log); err != nil {
+		log.Error(err, "The manager cannot go on")
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o *options, log logr.Logger) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	fetcher, err := newFetcher(o)
+	if err != nil {
+		return err
+	}
+	defer fetcher.Close()
+	mgr, copies, err := newManager(o)
+	if err != nil {
+		return err
+	}
+	if err := controller.Setup(ctx, mgr, controller.Options{
+		Fetcher: fetcher, OperatorNamespace: o.operatorNamespace, Copies: copies,
+	}); err != nil {
+		return err
+	}
+	if err := setupVerifier(ctx, mgr, o, log.WithName("verifier")); err != nil {
+		return err
+	}
+	log.Info("Starting", "operatorNamespace", o.operatorNamespace, "leaderElection", o.leaderElect)
+	return mgr.Start(ctx)
+}
+
+func newFetcher(o *options) (*fetch.Fetcher, error) {
+	egress, err := fetch.ParseEgress(o.egressAllow)
+	if err != nil {
+		return nil, fmt.Errorf("--egress-allow-cidr: %w", err)
+	}
+	fo := fetch.Options{Egress: egress, UserAgent: "jwks-trust-manager"}
+	if o.egressProxy != "" {
+		if fo.Proxy, err = url.Parse(o.egressProxy); err != nil {
+			return nil, fmt.Errorf("--egress-proxy: %w", err)
+		}
+	}
+	return fetch.New(fo), nil
+}
+
+// newManager makes the manager and a second cache. The manager's own holds the
+// issuers and the authoritative ConfigMaps, whole; the second one only the
+// metadata of all our ConfigMaps, to notice when a copy is changed.
+func newManager(o *options) (ctrl.Manager, cache.Cache, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, api.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, nil, fmt.Errorf("building the scheme: %w", err)
+		}
+	}
+	cfg, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, nil, fmt.Errorf("finding the API server: %w", err)
+	}
+	ours := labels.SelectorFromSet(labels.Set{api.LabelSnapshot: "true"})
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme:                        scheme,
+		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddress},
+		HealthProbeBindAddress:        o.probeAddress,
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              "jwks-trust-manager",
+		LeaderElectionNamespace:       o.operatorNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{o.operatorNamespace: {LabelSelector: ours}}},
+		}},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("setting up the manager: %w", err)
+	}
+	copies, err := cache.New(cfg, cache.Options{
+		Scheme: scheme, Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
+		DefaultLabelSelector: ours, DefaultTransform: cache.TransformStripManagedFields(),
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("setting up the cache of copies: %w", err)
+	}
+	return mgr, copies, mgr.Add(copies)
+}
+
+// setupVerifier adds the verifier and the probes.
+func setupVerifier(ctx context.Context, mgr ctrl.Manager, o *options, log logr.Logger) error {
+	store := verifier.NewStore(nil)
+	watch, err := verifier.SetupWatch(ctx, mgr.GetCache(), store, o.operatorNamespace, log)
+	if err != nil {
+		return err
+	}
+	o.server.APIAudiences = o.apiAudiences
+	server, err := verifier.NewServer(o.server, store, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		mgr.Add(watch),
+		mgr.Add(server),
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("snapshots", store.ReadyCheck),
+	)
+}

@@ -1,0 +1,252 @@
+// apply.go writes: status, and the ConfigMaps of an issuer.
+//
+// Every write carries the resourceVersion of what it was computed from, so that
+// a manager with an old view gets a conflict instead of undoing newer work, and
+// a ConfigMap that is not ours is never touched.
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+)
+
+// fieldManager is the controller's name in server-side apply.
+const fieldManager = "jwks-trust-controller"
+
+// errForeign means that a ConfigMap of the wanted name belongs to someone else.
+var errForeign = errors.New("the ConfigMap belongs to someone else")
+
+// saveStatus applies the status, on condition that the issuer is still the one
+// that it was computed from, and brings issuer up to date with the result.
+func (r *Reconciler) saveStatus(ctx context.Context, issuer api.Issuer, status *api.IssuerStatus, m *memory) error {
+	content, err := json.Marshal(status)
+	if err != nil {
+		return fmt.Errorf("encoding the status: %w", err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(content, &fields); err != nil {
+		return fmt.Errorf("encoding the status: %w", err)
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{"status": fields}}
+	u.SetGroupVersionKind(api.GroupVersion.WithKind(issuer.IssuerKind()))
+	u.SetName(issuer.GetName())
+	u.SetNamespace(issuer.GetNamespace())
+	u.SetUID(issuer.GetUID())
+	u.SetResourceVersion(issuer.GetResourceVersion())
+	err = r.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership)
+	if err != nil {
+		return fmt.Errorf("saving the status: %w", err)
+	}
+	issuer.SetResourceVersion(u.GetResourceVersion())
+	*issuer.IssuerStatus() = *status
+	m.version, m.saved = u.GetResourceVersion(), status.DeepCopy()
+	return nil
+}
+
+// wanted is what a ConfigMap has to hold.
+type wanted struct {
+	key         client.ObjectKey
+	labels      map[string]string
+	annotations map[string]string
+	data        map[string]string
+}
+
+// wantedConfigMap is the ConfigMap of that name for an issuer. Names go into
+// annotations: they can be longer than a label's value may be.
+func wantedConfigMap(issuer api.Issuer, key client.ObjectKey, data map[string]string) wanted {
+	w := wanted{
+		key: key,
+		labels: map[string]string{
+			api.LabelSnapshot:   "true",
+			api.LabelIssuerUID:  string(issuer.GetUID()),
+			api.LabelIssuerKind: issuer.IssuerKind(),
+		},
+		annotations: map[string]string{
+			api.AnnotationIssuerName: issuer.GetName(),
+			api.AnnotationDigest:     snapshot.Digest(data),
+		},
+		data: data,
+	}
+	if ns := issuer.GetNamespace(); ns != "" {
+		w.annotations[api.AnnotationIssuerNamespace] = ns
+	}
+	return w
+}
+
+// sum identifies the content of w.
+func (w wanted) sum() string {
+	content, _ := json.Marshal([]any{w.labels, w.annotations, w.data}) // maps of strings always encode
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}
+
+// holds reports whether cm has all that is wanted.
+func (w wanted) holds(cm *corev1.ConfigMap) bool {
+	return contains(cm.Labels, w.labels) && contains(cm.Annotations, w.annotations) &&
+		contains(cm.Data, w.data) && !removable(cm.Data, w.data)
+}
+
+// removable reports that data still has a key of ours that is not wanted.
+func removable(data, want map[string]string) bool {
+	for _, key := range []string{snapshot.KeyJWKSJSON, snapshot.KeyJWKS, snapshot.KeyIssuerJSON} {
+		_, has := data[key]
+		if _, wants := want[key]; has && !wants {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(have, want map[string]string) bool {
+	for k, v := range want {
+		if got, ok := have[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// ensure brings the ConfigMap to what is wanted. It starts from a live read,
+// because a cache can be behind. It returns the ConfigMap's resourceVersion, or
+// errForeign where it must not write.
+func (r *Reconciler) ensure(ctx context.Context, issuer api.Issuer, w wanted) (string, error) {
+	live := &corev1.ConfigMap{}
+	err := r.Reader.Get(ctx, w.key, live)
+	switch {
+	case apierrors.IsNotFound(err):
+		if live, err = r.createShell(ctx, w); err != nil {
+			return "", err
+		}
+		return r.applyData(ctx, live, w)
+	case err != nil:
+		return "", fmt.Errorf("reading ConfigMap %s: %w", w.key, err)
+	case !r.owns(issuer, live):
+		return "", errForeign
+	case w.holds(live):
+		return live.ResourceVersion, nil
+	}
+	tampered := changedByOthers(live)
+	if ptr.Deref(live.Immutable, false) {
+		if live, err = r.recreate(ctx, live, w); err != nil {
+			return "", err
+		}
+	}
+	if live, err = r.retake(ctx, live); err != nil {
+		return "", err
+	}
+	version, err := r.applyData(ctx, live, w)
+	if err == nil && tampered {
+		r.send(issuer, event{corev1.EventTypeWarning, api.ReasonSnapshotRepaired, "Publish", fmt.Sprintf(
+			"ConfigMap %s had been changed by someone else and was put right.", w.key)})
+	}
+	return version, err
+}
+
+// changedByOthers reports whether the data are not those that we wrote. A shell
+// without data is only a creation that was interrupted.
+func changedByOthers(cm *corev1.ConfigMap) bool {
+	return len(cm.Data) > 0 && cm.Annotations[api.AnnotationDigest] != snapshot.Digest(cm.Data)
+}
+
+// createShell makes the ConfigMap with its labels and without data. Create, in
+// contrast to apply, never adopts what is already there. The data follow by
+// apply, so that they have one owner and can be taken away again.
+func (r *Reconciler) createShell(ctx context.Context, w wanted) (*corev1.ConfigMap, error) {
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+		Namespace: w.key.Namespace, Name: w.key.Name, Labels: maps.Clone(w.labels),
+	}}
+	if err := r.Client.Create(ctx, cm, client.FieldOwner(fieldManager)); err != nil {
+		return nil, fmt.Errorf("creating ConfigMap %s: %w", w.key, err)
+	}
+	return cm, nil
+}
+
+// applyData applies labels, annotations and data onto the ConfigMap as read. It
+// returns the new resourceVersion.
+func (r *Reconciler) applyData(ctx context.Context, live *corev1.ConfigMap, w wanted) (string, error) {
+	ac := corev1ac.ConfigMap(w.key.Name, w.key.Namespace).
+		WithUID(live.UID).WithResourceVersion(live.ResourceVersion).
+		WithLabels(w.labels).WithAnnotations(w.annotations).WithData(w.data)
+	if err := r.Client.Apply(ctx, ac, client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
+		return "", fmt.Errorf("applying ConfigMap %s: %w", w.key, err)
+	}
+	return ptr.Deref(ac.ResourceVersion, ""), nil
+}
+
+// retake takes off the mark of a ConfigMap that was kept when an earlier issuer
+// object went.
+func (r *Reconciler) retake(ctx context.Context, live *corev1.ConfigMap) (*corev1.ConfigMap, error) {
+	if _, released := live.Annotations[api.AnnotationReleased]; !released {
+		return live, nil
+	}
+	base := live.DeepCopy()
+	delete(live.Annotations, api.AnnotationReleased)
+	err := r.Client.Patch(ctx, live, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldManager))
+	if err != nil {
+		return nil, fmt.Errorf("taking over ConfigMap %s: %w", client.ObjectKeyFromObject(live), err)
+	}
+	return live, nil
+}
+
+// recreate replaces a ConfigMap of ours that someone made immutable.
+func (r *Reconciler) recreate(ctx context.Context, live *corev1.ConfigMap, w wanted) (*corev1.ConfigMap, error) {
+	if err := r.remove(ctx, live); err != nil {
+		return nil, err
+	}
+	return r.createShell(ctx, w)
+}
+
+// remove deletes exactly the ConfigMap that was read.
+func (r *Reconciler) remove(ctx context.Context, live *corev1.ConfigMap) error {
+	err := r.Client.Delete(ctx, live, client.Preconditions{UID: &live.UID, ResourceVersion: &live.ResourceVersion})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting ConfigMap %s: %w", client.ObjectKeyFromObject(live), err)
+	}
+	return nil
+}
+
+// owns reports whether a ConfigMap may be written for the issuer: the
+// authoritative one, whose name holds the UID, in the operator's own namespace;
+// one with the issuer's UID; or one that an earlier object of the same name
+// left behind.
+func (r *Reconciler) owns(issuer api.Issuer, cm *corev1.ConfigMap) bool {
+	if client.ObjectKeyFromObject(cm) == r.authoritativeKey(issuer) {
+		return true
+	}
+	if cm.Labels[api.LabelIssuerUID] == string(issuer.GetUID()) {
+		return true
+	}
+	if appliedByUs(cm) && cm.Labels[api.LabelIssuerUID] == "" {
+		return true // our label was taken off
+	}
+	return cm.Labels[api.LabelSnapshot] == "true" &&
+		cm.Labels[api.LabelIssuerKind] == issuer.IssuerKind() &&
+		cm.Annotations[api.AnnotationIssuerName] == issuer.GetName() &&
+		cm.Annotations[api.AnnotationIssuerNamespace] == issuer.GetNamespace()
+}
+
+// appliedByUs reports whether the data of a ConfigMap were applied by us.
+func appliedByUs(cm *corev1.ConfigMap) bool {
+	for _, f := range cm.ManagedFields {
+		if f.Manager == fieldManager && f.Operation == metav1.ManagedFieldsOperationApply {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,128 @@
+// copy.go keeps the ConfigMap that users of a TrustedIssuer mount: a copy of the
+// authoritative one, in the issuer's own namespace.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+)
+
+// copied is the outcome of publishing the copy.
+type copied struct {
+	publication *publication
+	// err makes the reconciliation come back; a conflict with a foreign
+	// ConfigMap does not, because only its owner can end it.
+	err error
+}
+
+// publishCopy brings the copy up to date. It is nil for the cluster kind, whose
+// users read the authoritative ConfigMap, and while there is nothing to publish
+// and nothing to take away.
+func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out outcome, m *memory) *copied {
+	if issuer.GetNamespace() == "" {
+		return nil
+	}
+	key := r.userKey(issuer)
+	if out.trusted == nil && !out.withdrawn {
+		if err := r.clearLeftover(ctx, issuer, key); err != nil {
+			return &copied{failedPublication(key, err), err}
+		}
+		return nil
+	}
+	data, err := encode(issuer, out.trusted)
+	if err != nil {
+		return &copied{failedPublication(key, err), nil}
+	}
+	w := wantedConfigMap(issuer, key, data)
+	same, err := r.copyIs(ctx, w, m)
+	if err != nil {
+		return &copied{failedPublication(key, err), err}
+	}
+	if !same {
+		version, err := r.ensure(ctx, issuer, w)
+		if err != nil {
+			m.copyVersion = ""
+			return &copied{failedPublication(key, err), unlessForeign(err)}
+		}
+		m.copyVersion, m.copyData = version, w.sum()
+	}
+	if out.withdrawn {
+		return &copied{withdrawnPublication(key), nil}
+	}
+	return &copied{goodPublication(key), nil}
+}
+
+// copyIs reports whether the copy is known to hold what is wanted. Only its
+// metadata is cached; a version that was verified once need not be read again.
+func (r *Reconciler) copyIs(ctx context.Context, w wanted, m *memory) (bool, error) {
+	if m.copyVersion == "" || m.copyData != w.sum() {
+		return false, nil
+	}
+	var meta metav1.PartialObjectMetadata
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
+	if err := r.Copies.Get(ctx, w.key, &meta); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	return meta.ResourceVersion == m.copyVersion, nil
+}
+
+// clearLeftover removes a ConfigMap that an earlier object of the same name
+// left behind for another issuer: its keys must not pass for this one's.
+func (r *Reconciler) clearLeftover(ctx context.Context, issuer api.Issuer, key client.ObjectKey) error {
+	cm, err := readConfigMap(ctx, r.Reader, key)
+	if err != nil || cm == nil || !r.owns(issuer, cm) {
+		return err
+	}
+	if of := snapshot.IssuerOf(cm.Data); of == "" || of == issuer.IssuerSpec().Issuer {
+		return nil
+	}
+	return r.remove(ctx, cm)
+}
+
+func goodPublication(key client.ObjectKey) *publication {
+	return &publication{succeeded: true, reason: api.ReasonPublished, message: fmt.Sprintf("ConfigMap %s holds the trusted keys.", key)}
+}
+
+func withdrawnPublication(key client.ObjectKey) *publication {
+	return &publication{reason: api.ReasonPrivateKeyExposed, message: fmt.Sprintf(
+		"The keys were taken out of ConfigMap %s: the issuer published the private part of every one of them. Have it make new keys.", key)}
+}
+
+// failedPublication translates the error of a write.
+func failedPublication(key client.ObjectKey, err error) *publication {
+	switch {
+	case errors.Is(err, errForeign):
+		return &publication{reason: api.ReasonConfigMapConflict, message: fmt.Sprintf(
+			"ConfigMap %s exists and was not made for this issuer; it is left alone. Rename or delete it, or give the issuer another name.", key)}
+	case errors.Is(err, snapshot.ErrTooLarge):
+		return &publication{reason: api.ReasonSnapshotTooLarge, message: fmt.Sprintf("ConfigMap %s: %v; have the issuer publish fewer keys.", key, err)}
+	case apierrors.IsForbidden(err):
+		return &publication{reason: api.ReasonPublishFailed, message: fmt.Sprintf("The API server refuses ConfigMap %s: %v", key, err)}
+	}
+	return &publication{reason: api.ReasonPublishFailed, message: fmt.Sprintf("ConfigMap %s could not be written: %v", key, err)}
+}
+
+// unlessForeign drops the error that only the ConfigMap's owner can mend.
+func unlessForeign(err error) error {
+	if errors.Is(err, errForeign) {
+		return nil
+	}
+	return err
+}
+
+// unlessTooLarge drops the error that only the issuer can mend.
+func unlessTooLarge(err error) error {
+	if errors.Is(err, snapshot.ErrTooLarge) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,123 @@
+// events.go says which events a change of status is worth. It is pure; the
+// caller sends them, once status has been saved.
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// maxNote is the longest note that the events API takes, in bytes.
+const maxNote = 1024
+
+// event is one entry for the events API (events.k8s.io/v1).
+type event struct {
+	kind   string // corev1.EventTypeNormal or EventTypeWarning
+	reason string
+	action string // what the controller was doing
+	note   string
+}
+
+// eventsFor lists the events for the step from old to next, which the attempt,
+// if there was one, led to.
+func eventsFor(old, next *api.IssuerStatus, a *attempt) []event {
+	var out []event
+	add := func(kind, reason, action, note string) {
+		out = append(out, event{kind: kind, reason: reason, action: action, note: cut(note, maxNote)})
+	}
+	fetchEvents(old, next, add)
+	skippedEvent(old, a, add)
+	keyEvents(old, next, add)
+	conditionEvents(old, next, add)
+	return out
+}
+
+type addEvent func(kind, reason, action, note string)
+
+// fetchEvents tells of failures when they begin or change, and of recovery.
+func fetchEvents(old, next *api.IssuerStatus, add addEvent) {
+	before, now := findCondition(old, api.ConditionFetched), findCondition(next, api.ConditionFetched)
+	if now == nil || before != nil && before.Status == now.Status && before.Reason == now.Reason {
+		return
+	}
+	switch {
+	case now.Status == metav1.ConditionFalse:
+		add(corev1.EventTypeWarning, now.Reason, "Fetch", now.Message)
+	case now.Status == metav1.ConditionTrue && before != nil && before.Status == metav1.ConditionFalse:
+		add(corev1.EventTypeNormal, api.ReasonRecovered, "Fetch", now.Message)
+	}
+}
+
+// skippedEvent tells which keys of a set were left out, when that changes.
+func skippedEvent(old *api.IssuerStatus, a *attempt, add addEvent) {
+	before := findCondition(old, api.ConditionFetched)
+	if a != nil && a.succeeded && a.skipped > 0 && (before == nil || before.Message != a.message) {
+		add(corev1.EventTypeWarning, api.ReasonKeysSkipped, "Admit", a.message)
+	}
+}
+
+// keyEvents tells of rotations, and of keys found with their private part.
+func keyEvents(old, next *api.IssuerStatus, add addEvent) {
+	for _, k := range next.CompromisedKeys {
+		if !slices.ContainsFunc(old.CompromisedKeys, func(o api.CompromisedKey) bool { return o.Thumbprint == k.Thumbprint }) {
+			add(corev1.EventTypeWarning, api.ReasonPrivateKeyExposed, "Admit", fmt.Sprintf(
+				"The issuer publishes the private part of key %q (thumbprint %s). The key is refused from now on; have the issuer replace it.", k.KeyID, k.Thumbprint))
+		}
+	}
+	r := next.Rotation
+	if r == nil || old.Rotation != nil && old.Rotation.Count == r.Count {
+		return
+	}
+	add(corev1.EventTypeNormal, api.ReasonKeysRotated, "Rotate", fmt.Sprintf(
+		"The key set changed: added %s; removed %s.", list(r.Added), list(r.Removed)))
+	if len(r.Replaced) > 0 {
+		add(corev1.EventTypeWarning, api.ReasonKeyReplaced, "Rotate", fmt.Sprintf(
+			"The issuer put other key material under the same kid: %s. A correct issuer never does this; ask it why.", list(r.Replaced)))
+	}
+}
+
+// conditionEvents tells of conditions that turned bad, and of the first
+// publication.
+func conditionEvents(old, next *api.IssuerStatus, add addEvent) {
+	for _, c := range next.Conditions {
+		before := findCondition(old, c.Type)
+		if before != nil && before.Status == c.Status && before.Reason == c.Reason {
+			continue
+		}
+		switch {
+		case c.Type == api.ConditionSnapshotPublished && c.Status == metav1.ConditionFalse:
+			add(corev1.EventTypeWarning, c.Reason, "Publish", c.Message)
+		case c.Type == api.ConditionSnapshotPublished && c.Status == metav1.ConditionTrue:
+			add(corev1.EventTypeNormal, c.Reason, "Publish", c.Message)
+		case (c.Type == api.ConditionStale || c.Type == api.ConditionExpired) && c.Status == metav1.ConditionTrue:
+			add(corev1.EventTypeWarning, c.Reason, "Refresh", c.Message)
+		case c.Type == api.ConditionStalled && c.Status == metav1.ConditionTrue && c.Reason == api.ReasonIssuerConflict:
+			add(corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
+		}
+	}
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	const most = 10
+	if len(names) > most {
+		return fmt.Sprintf("%q and %d more", names[:most], len(names)-most)
+	}
+	return fmt.Sprintf("%q", names)
+}
+
+// cut shortens s to at most n bytes, between two characters.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
+}

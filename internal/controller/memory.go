@@ -1,0 +1,81 @@
+// memory.go holds what a manager process remembers of each issuer between two
+// reconciliations. None of it is needed for correctness after a restart: status
+// and the ConfigMaps say everything that must survive.
+package controller
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+)
+
+// memory is the recollection of one issuer object. One reconciliation at a
+// time works with it.
+type memory struct {
+	// last is the newest attempt; nil when this process made none.
+	last *attemptMemory
+	// unsaved is an attempt whose outcome has not reached status yet, because a
+	// write failed. It is carried on, so that no fetch has to be repeated.
+	unsaved *attempt
+	// trusted is the published set, and success when the issuer last confirmed
+	// it, more finely than status says.
+	trusted *keyset.Set
+	success time.Time
+	// validators are those of the document that trusted was made from.
+	validators validators
+	// version is the resourceVersion of the issuer after our last write.
+	version string
+	// readmit: keys that were left out may be admitted now.
+	readmit bool
+	// copyVersion is the resourceVersion of the ConfigMap for users that was
+	// last seen to hold copyData, a digest of what it has to hold.
+	copyVersion, copyData string
+	// saved is the status that the API server holds, and told the one that
+	// events have spoken of.
+	saved, told *api.IssuerStatus
+}
+
+// validators are what a conditional request needs (RFC 9110 section 8.8). They
+// speak of one document under one generation of the spec.
+type validators struct {
+	etag, lastModified string
+	generation         int64
+}
+
+// memories are those of all issuers, by UID: an object that is deleted and made
+// anew is another issuer, and nothing carries over.
+type memories struct {
+	mu    sync.Mutex
+	byUID map[types.UID]*memory
+	byKey map[types.NamespacedName]types.UID
+}
+
+// of returns the memory of the object with this key and UID, and forgets an
+// earlier object of that name.
+func (m *memories) of(key types.NamespacedName, uid types.UID) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byUID == nil {
+		m.byUID, m.byKey = map[types.UID]*memory{}, map[types.NamespacedName]types.UID{}
+	}
+	if before, ok := m.byKey[key]; ok && before != uid {
+		delete(m.byUID, before)
+	}
+	m.byKey[key] = uid
+	if m.byUID[uid] == nil {
+		m.byUID[uid] = &memory{}
+	}
+	return m.byUID[uid]
+}
+
+// forget drops the object with this key.
+func (m *memories) forget(key types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.byUID, m.byKey[key])
+	delete(m.byKey, key)
+}

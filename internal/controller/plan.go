@@ -1,0 +1,215 @@
+// plan.go decides when the keys of an issuer are fetched. It is pure: what is
+// known comes in, with the time; what to do next comes out.
+//
+//	observe ──> plan ──> fetch, or wait until plan.next
+//
+// A fetch is due when the first of these checks says so:
+//
+//	requested    the refresh annotation has a value that was not handled yet
+//	changed      the spec is newer than the one last tried, or a refused key was
+//	             cleared
+//	lost         the trusted keys are in no ConfigMap and not in memory
+//	unconfirmed  no success is on record, or one that lies in the future
+//	scheduled    the refresh point, or the end of the backoff, has come
+//
+// Nothing that a user or an issuer does brings two fetches closer together
+// than minAttemptSpacing, and no response header brings two scheduled ones
+// closer than minRefreshInterval.
+package controller
+
+import (
+	"time"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+)
+
+const (
+	// minRefreshInterval is the floor for scheduled refreshes after a success,
+	// whatever the response headers say.
+	minRefreshInterval = time.Minute
+	// minAttemptSpacing is the floor between any two fetches for an issuer, so
+	// that editing an object in a loop does not become a flood for its server.
+	minAttemptSpacing = 5 * time.Second
+	// refreshPoint is the part of the lifetime after which a refresh is due, and
+	// refreshJitter how far it is spread to either side.
+	refreshPoint, refreshJitter = 0.8, 0.1
+	// backoffBase and backoffCap bound the delay after failures.
+	backoffBase, backoffCap = 5 * time.Second, 5 * time.Minute
+	// backoffMin keeps full jitter from drawing no delay at all.
+	backoffMin = time.Second
+)
+
+// planInput is all that the decision rests on.
+type planInput struct {
+	now        time.Time
+	generation int64
+	spec       *api.IssuerSpec
+	status     *api.IssuerStatus
+	// request is the value of the refresh annotation.
+	request string
+	// last is what this process remembers of its own attempts; nil after a
+	// restart, when only status speaks.
+	last *attemptMemory
+	// readmit: a key that was refused has been cleared.
+	readmit bool
+	// lost: the trusted keys are nowhere to be read.
+	lost bool
+}
+
+// attemptMemory is what a process remembers of its newest attempt.
+type attemptMemory struct {
+	started    time.Time
+	generation int64
+	// failures counts those since the last success.
+	failures int
+	// next is when the next attempt is due.
+	next time.Time
+}
+
+// plan is the decision.
+type plan struct {
+	// fetch says that a fetch is due now, and why.
+	fetch bool
+	why   string
+	// revalidate allows a conditional request (RFC 9110 section 13): only a
+	// scheduled fetch may be answered with "not modified".
+	revalidate bool
+	// request is the refresh request that the fetch answers, if any.
+	request string
+	// next is when to look again, if not fetch.
+	next time.Time
+}
+
+// planFetch decides. For static keys it never asks for a fetch.
+func planFetch(in planInput) plan {
+	if in.spec.Static() {
+		return plan{}
+	}
+	p, urgent := in.due()
+	if !p.fetch {
+		return p
+	}
+	if earliest := in.earliest(urgent); earliest.After(in.now) {
+		return plan{next: earliest}
+	}
+	return p
+}
+
+// due is the chain of checks. urgent means that a running backoff does not
+// hold the fetch back.
+func (in planInput) due() (p plan, urgent bool) {
+	handled := ""
+	if h := in.status.HandledRefresh; h != nil {
+		handled = h.Request
+	}
+	switch {
+	case in.request != "" && in.request != handled:
+		return plan{fetch: true, why: "requested", request: in.request}, true
+	case in.attemptedGeneration() != in.generation, in.readmit:
+		return plan{fetch: true, why: "changed"}, true
+	case in.lost:
+		return plan{fetch: true, why: "lost"}, false
+	case in.unconfirmed():
+		return plan{fetch: true, why: "unconfirmed"}, false
+	}
+	next := in.scheduled()
+	if next.After(in.now) {
+		return plan{next: next}, false
+	}
+	return plan{fetch: true, why: "scheduled", revalidate: true}, false
+}
+
+// attemptedGeneration is the generation of the spec that was last tried; -1
+// when none was.
+func (in planInput) attemptedGeneration() int64 {
+	if in.last != nil {
+		return in.last.generation
+	}
+	if c := findCondition(in.status, api.ConditionFetched); c != nil && in.status.LastAttempt != nil {
+		return c.ObservedGeneration
+	}
+	return -1
+}
+
+// unconfirmed reports that status holds no success, or one from the future:
+// then the clock that wrote it was wrong, and its window cannot be trusted.
+func (in planInput) unconfirmed() bool {
+	s := in.status.Snapshot
+	if s == nil || s.LastSuccessTime.IsZero() {
+		return true
+	}
+	return s.LastSuccessTime.Time.After(in.now.Add(snapshot.MaxClockAhead))
+}
+
+// scheduled is when the next fetch is due. A time further away than any
+// schedule of ours means that the clock has jumped: then it is now.
+func (in planInput) scheduled() time.Time {
+	var next time.Time
+	switch {
+	case in.last != nil:
+		next = in.last.next
+	case in.status.NextRefreshTime != nil:
+		next = in.status.NextRefreshTime.Time
+	default:
+		return in.now
+	}
+	if next.After(in.now.Add(max(in.spec.CacheTTLOrDefault(), maxRetryAfter))) {
+		return in.now
+	}
+	return next
+}
+
+// earliest is when the next fetch may happen at all.
+func (in planInput) earliest(urgent bool) time.Time {
+	var started, backoff time.Time
+	switch {
+	case in.last != nil:
+		started = in.last.started
+		if in.last.failures > 0 {
+			backoff = in.last.next
+		}
+	case in.status.LastAttempt != nil:
+		started = in.status.LastAttempt.Time.Time
+		if in.status.LastAttempt.Reason != api.ReasonSucceeded && in.status.NextRefreshTime != nil {
+			backoff = in.status.NextRefreshTime.Time
+		}
+	default:
+		return time.Time{}
+	}
+	if started.After(in.now) {
+		return time.Time{} // the clock was set back: old times say nothing
+	}
+	earliest := started.Add(minAttemptSpacing)
+	if !urgent && backoff.After(earliest) && !backoff.After(in.now.Add(maxRetryAfter)) {
+		earliest = backoff
+	}
+	return earliest
+}
+
+// maxRetryAfter is the longest that a server can put off the next attempt.
+const maxRetryAfter = 15 * time.Minute
+
+// refreshDelay is the time from a success to the next scheduled fetch. The
+// lifetime that the response headers gave can shorten it, never lengthen it.
+// random is in [0, 1).
+func refreshDelay(cacheTTL, lifetime time.Duration, hasLifetime bool, random float64) time.Duration {
+	ttl := cacheTTL
+	if hasLifetime && lifetime < ttl {
+		ttl = lifetime
+	}
+	part := refreshPoint + refreshJitter*(2*random-1)
+	return max(time.Duration(float64(ttl)*part), minRefreshInterval)
+}
+
+// retryDelay is the time from the n-th failure in a row (n >= 1) to the next
+// attempt: full jitter under an exponentially growing cap, and at least what
+// the server asked for. random is in [0, 1).
+func retryDelay(failures int, retryAfter time.Duration, random float64) time.Duration {
+	limit := backoffCap
+	if n := failures - 1; n < 6 { // 5s << 6 is past the cap
+		limit = min(backoffBase<<n, backoffCap)
+	}
+	delay := max(time.Duration(float64(limit)*random), backoffMin)
+	return max(delay, min(retryAfter, maxRetryAfter))
+}

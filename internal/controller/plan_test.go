@@ -1,0 +1,148 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// known is the status of an issuer whose keys were confirmed at success, in
+// generation 1, with the next refresh due at next.
+func known(success, next time.Time) *api.IssuerStatus {
+	return &api.IssuerStatus{
+		Snapshot:        &api.SnapshotStatus{Digest: "sha256:1", LastSuccessTime: ptrTo(metav1.NewTime(success))},
+		LastAttempt:     &api.AttemptStatus{Time: metav1.NewTime(success), Reason: api.ReasonSucceeded},
+		NextRefreshTime: ptrTo(metav1.NewTime(next)),
+		Conditions:      []metav1.Condition{{Type: api.ConditionFetched, ObservedGeneration: 1, Status: metav1.ConditionTrue}},
+	}
+}
+
+func TestPlanFetch(t *testing.T) {
+	ago, ahead := func(d time.Duration) time.Time { return noon.Add(-d) }, noon.Add
+	handled := known(ago(time.Minute), ahead(7*time.Minute))
+	handled.HandledRefresh = &api.HandledRefresh{Request: "a"}
+
+	for name, tc := range map[string]struct {
+		status     *api.IssuerStatus
+		last       *attemptMemory
+		request    string
+		generation int64
+		lost       bool
+		static     bool
+		want       plan
+	}{
+		"a new object is fetched at once": {
+			status: &api.IssuerStatus{}, want: plan{fetch: true, why: "changed"},
+		},
+		"static keys are never fetched": {
+			status: &api.IssuerStatus{}, static: true, want: plan{},
+		},
+		"fresh keys wait for their refresh point": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), want: plan{next: ahead(7 * time.Minute)},
+		},
+		"after a restart the recorded schedule goes on, so that a fleet does not fetch at once": {
+			status: known(ago(5*time.Minute), ahead(3*time.Minute)), want: plan{next: ahead(3 * time.Minute)},
+		},
+		"at the refresh point a conditional fetch is due": {
+			status: known(ago(8*time.Minute), noon), want: plan{fetch: true, why: "scheduled", revalidate: true},
+		},
+		"what the process remembers beats what was recorded": {
+			status: known(ago(8*time.Minute), ago(time.Second)),
+			last:   &attemptMemory{started: ago(10 * time.Second), generation: 1, next: ahead(8 * time.Minute)},
+			want:   plan{next: ahead(8 * time.Minute)},
+		},
+		"a new refresh request is answered at once, unconditionally": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), request: "a",
+			want: plan{fetch: true, why: "requested", request: "a"},
+		},
+		"a refresh request is answered once": {
+			status: handled, request: "a", want: plan{next: ahead(7 * time.Minute)},
+		},
+		"refresh requests in a loop are held to the spacing": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), request: "b",
+			last: &attemptMemory{started: ago(2 * time.Second), generation: 1, next: ahead(7 * time.Minute)},
+			want: plan{next: ahead(3 * time.Second)},
+		},
+		"a change of spec is tried at once, whatever the backoff": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), generation: 2,
+			last: &attemptMemory{started: ago(6 * time.Second), generation: 1, failures: 5, next: ahead(4 * time.Minute)},
+			want: plan{fetch: true, why: "changed"},
+		},
+		"changes of spec in a loop are held to the spacing": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), generation: 9,
+			last: &attemptMemory{started: ago(time.Second), generation: 8, next: ahead(time.Minute)},
+			want: plan{next: ahead(4 * time.Second)},
+		},
+		"lost keys are fetched again": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), lost: true, want: plan{fetch: true, why: "lost"},
+		},
+		"lost keys wait for a running backoff": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), lost: true,
+			last: &attemptMemory{started: ago(10 * time.Second), generation: 1, failures: 3, next: ahead(9 * time.Second)},
+			want: plan{next: ahead(9 * time.Second)},
+		},
+		"THREATS 38: a success from the future is confirmed anew": {
+			status: known(ahead(time.Hour), ahead(67*time.Minute)), want: plan{fetch: true, why: "unconfirmed"},
+		},
+		"THREATS 38: a refresh point beyond any schedule means that the clock was set back": {
+			status: known(ago(time.Minute), ahead(2*time.Hour)), want: plan{fetch: true, why: "scheduled", revalidate: true},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			spec := &api.IssuerSpec{JWKSURI: "https://issuer.example.com/jwks"}
+			if tc.static {
+				spec = &api.IssuerSpec{JWKS: `{"keys":[]}`}
+			}
+			generation := max(tc.generation, 1)
+			got := planFetch(planInput{
+				now: noon, generation: generation, spec: spec, status: tc.status,
+				request: tc.request, last: tc.last, lost: tc.lost,
+			})
+			g.Expect(got).To(Equal(tc.want))
+		})
+	}
+}
+
+func TestRefreshDelay(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lifetime time.Duration
+		has      bool
+		random   float64
+		want     time.Duration
+	}{
+		"80 % of cacheTTL":                                 {random: 0.5, want: 8 * time.Minute},
+		"jitter downwards":                                 {random: 0, want: 7 * time.Minute},
+		"jitter upwards stays ahead of expiry":             {random: 0.999999, want: 9 * time.Minute},
+		"headers shorten it":                               {lifetime: 5 * time.Minute, has: true, random: 0.5, want: 4 * time.Minute},
+		"headers never lengthen it":                        {lifetime: 24 * time.Hour, has: true, random: 0.5, want: 8 * time.Minute},
+		"THREATS 35: max-age=0 cannot make a hot loop":     {lifetime: 0, has: true, random: 0, want: time.Minute},
+		"THREATS 35: a negative lifetime cannot either":    {lifetime: -time.Hour, has: true, random: 0, want: time.Minute},
+		"Auth0's max-age=15 is served at the floor":        {lifetime: 15 * time.Second, has: true, random: 0.5, want: time.Minute},
+		"without headers a lifetime of zero means nothing": {lifetime: 0, has: false, random: 0.5, want: 8 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := refreshDelay(10*time.Minute, tc.lifetime, tc.has, tc.random)
+			NewWithT(t).Expect(got).To(BeNumerically("~", tc.want, time.Second))
+		})
+	}
+}
+
+func TestRetryDelay(t *testing.T) {
+	g := NewWithT(t)
+	const most = 0.999999999
+	for n, limit := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 5 * time.Minute, 5 * time.Minute} {
+		g.Expect(retryDelay(n+1, 0, most)).To(BeNumerically("~", limit, time.Second), "after %d failures", n+1)
+		g.Expect(retryDelay(n+1, 0, 0)).To(Equal(backoffMin), "full jitter, but never at once")
+	}
+	g.Expect(retryDelay(1_000_000, 0, most)).To(BeNumerically("<=", backoffCap), "no overflow")
+	g.Expect(retryDelay(1, 2*time.Minute, 0)).To(Equal(2*time.Minute), "Retry-After is honoured")
+	g.Expect(retryDelay(1, 24*time.Hour, 0)).To(Equal(maxRetryAfter), "THREATS 35: but not without limit")
+	g.Expect(retryDelay(1, -time.Hour, 0)).To(Equal(backoffMin), "THREATS 35: a negative one is ignored")
+}

@@ -1,0 +1,496 @@
+// Package controller keeps the trusted keys of issuers: it fetches them, writes
+// them into ConfigMaps and reports in status. One Reconciler serves both kinds.
+//
+// The way of a reconciliation:
+//
+//	observe         the issuer, its authoritative ConfigMap, what is remembered
+//	   │
+//	plan (pure)     is a fetch due?                                     plan.go
+//	   │
+//	fetch, admit    a new key set, or a reason why not                source.go
+//	   │
+//	publish         status.pendingDigest ─> ConfigMap ─> status.digest  apply.go
+//	   │
+//	status (pure)   the next status, saved on the error path too      status.go
+//	   │
+//	events          after status has been saved                       events.go
+//
+// A crash between any two writes harms nobody: the verifier accepts content
+// whose digest is either of the two in status, and the next reconciliation
+// settles what is pending before it does anything else.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+)
+
+// Reconciler keeps the keys of the issuers of one kind.
+type Reconciler struct {
+	// New makes an empty object of the kind.
+	New func() api.Issuer
+	// Client reads from the cache and writes.
+	Client client.Client
+	// Reader reads from the API server itself.
+	Reader client.Reader
+	// Copies reads the metadata of ConfigMaps in all namespaces.
+	Copies client.Reader
+	// Fetcher gets documents from issuers.
+	Fetcher Fetcher
+	// Recorder sends events.
+	Recorder events.EventRecorder
+	// Clock tells the time.
+	Clock clock.PassiveClock
+	// OperatorNamespace is where the authoritative ConfigMaps live.
+	OperatorNamespace string
+	// Random is in [0, 1) and spreads refreshes; nil for the default source.
+	Random func() float64
+	// Siblings lists the ClusterTrustedIssuers that answer TokenReview for an
+	// issuer.
+	Siblings func(ctx context.Context, issuer string) ([]api.ClusterTrustedIssuer, error)
+
+	memories memories
+}
+
+// Reconcile brings one issuer up to date.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	issuer := r.New()
+	if err := r.Client.Get(ctx, req.NamespacedName, issuer); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.memories.forget(req.NamespacedName)
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, fmt.Errorf("reading the issuer: %w", err)
+	}
+	m := r.memories.of(req.NamespacedName, issuer.GetUID())
+	if olderThan(issuer, m.version) {
+		// The cache has not seen our own last write yet.
+		if err := r.Reader.Get(ctx, req.NamespacedName, issuer); err != nil {
+			return reconcile.Result{}, client.IgnoreNotFound(err)
+		}
+	}
+	if !issuer.GetDeletionTimestamp().IsZero() {
+		return again(ctx, 0, r.withdraw(ctx, issuer, req.NamespacedName))
+	}
+	if err := r.addFinalizer(ctx, issuer, m); err != nil {
+		return again(ctx, 0, fmt.Errorf("adding the finalizer: %w", err))
+	}
+	out, err := r.reconcile(ctx, issuer, m)
+	return again(ctx, r.wake(issuer, out), err)
+}
+
+// conflictDelay is how long to wait after a write conflict: long enough for the
+// cache to catch up, short enough for nobody to notice.
+const conflictDelay = 100 * time.Millisecond
+
+// again is when to come back: after the delay, or after an error. A conflict is
+// no error, only a view that was old.
+func again(ctx context.Context, delay time.Duration, err error) (reconcile.Result, error) {
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		log.FromContext(ctx).V(1).Info("An object changed meanwhile; trying again", "error", err.Error())
+		return reconcile.Result{RequeueAfter: conflictDelay}, nil
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: delay}, nil
+}
+
+// reconcile is the flow of the package's picture for an issuer that is there to
+// stay. Status is saved on the error path too.
+func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory) (outcome, error) {
+	m.saved = issuer.IssuerStatus().DeepCopy()
+	m.told = m.saved
+	if applyClear(issuer) {
+		// What was left out may be admitted now: "not modified" says nothing.
+		m.readmit, m.validators = true, validators{}
+	}
+
+	out, err := r.sync(ctx, issuer, m)
+	err = errors.Join(err, r.save(ctx, issuer, out, m))
+	if err == nil {
+		// Users' ConfigMap follows once the digest in status has moved.
+		if published := r.publishCopy(ctx, issuer, out, m); published != nil {
+			out.published = published.publication
+			err = errors.Join(published.err, r.save(ctx, issuer, out, m))
+		}
+	}
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		err = nil // nothing is left to do there, and trying again would not end
+	}
+	if err == nil {
+		m.unsaved = nil
+	}
+	return out, err
+}
+
+// save computes the next status and writes it if it is worth it; then it sends
+// the events.
+func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m *memory) error {
+	next := nextStatus(issuer, out, r.Clock.Now())
+	if !worthWriting(m.saved, next, issuer.IssuerSpec().CacheTTLOrDefault()) {
+		return nil
+	}
+	if err := r.saveStatus(ctx, issuer, next, m); err != nil {
+		return err
+	}
+	for _, e := range eventsFor(m.told, next, out.attempt) {
+		r.send(issuer, e)
+	}
+	m.told = next
+	return nil
+}
+
+func (r *Reconciler) send(issuer api.Issuer, e event) {
+	r.Recorder.Eventf(issuer, nil, e.kind, e.reason, e.action, "%s", e.note)
+}
+
+// sync fetches if that is due, and brings the authoritative ConfigMap to the
+// keys that are to be trusted.
+func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (outcome, error) {
+	out := outcome{configMapName: r.userKey(issuer).Name}
+	var err error
+	if out.conflict, err = r.olderSibling(ctx, issuer); err != nil {
+		return out, err
+	}
+	content, err := r.authoritative(ctx, issuer)
+	if err != nil {
+		return out, err
+	}
+	trusted, err := r.lastGood(ctx, issuer, content, m)
+	if err != nil {
+		return out, err
+	}
+	out.attempt, out.nextRefresh = r.attempt(ctx, issuer, m, trusted)
+
+	want, success := trusted, m.success
+	if a := out.attempt; a != nil && a.succeeded {
+		want, success = a.set, a.started
+	}
+	if want, out.withdrawn = withoutCompromised(want, issuer, out.attempt); want == nil && !out.withdrawn {
+		return out, nil // nothing has ever been fetched
+	}
+	if err := r.publish(ctx, issuer, want, content, out, m); err != nil {
+		out.published = failedPublication(r.authoritativeKey(issuer), err)
+		return out, unlessTooLarge(err)
+	}
+	if out.withdrawn {
+		m.trusted = nil
+		out.published = withdrawnPublication(r.userKey(issuer))
+		return out, nil
+	}
+	m.trusted, m.success = want, success
+	out.trusted, out.lastSuccess = want, success
+	if issuer.GetNamespace() == "" {
+		out.published = goodPublication(r.userKey(issuer))
+	}
+	return out, nil
+}
+
+// attempt makes the fetch that is due, if one is, and says when the next is.
+func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, trusted *keyset.Set) (*attempt, time.Time) {
+	if a := m.unsaved; a != nil && a.generation == issuer.GetGeneration() {
+		return a, m.last.next // made, but its outcome did not reach status
+	}
+	now := r.Clock.Now()
+	var got sourced
+	switch p := r.planFor(issuer, m, trusted, now); {
+	case issuer.IssuerSpec().Static():
+		s := issuer.IssuerStatus().Snapshot
+		if trusted != nil && s != nil && s.ObservedGeneration == issuer.GetGeneration() {
+			return nil, time.Time{}
+		}
+		got = r.readStatic(issuer)
+		m.last = &attemptMemory{started: got.started, generation: got.generation}
+	case !p.fetch:
+		return nil, p.next
+	default:
+		m.trusted = trusted
+		got = r.fetchKeys(ctx, issuer, p, m)
+		m.last = r.remember(issuer, m.last, got)
+		log.FromContext(ctx).V(1).Info("Fetched the keys", "why", p.why, "outcome", got.reason, "next", m.last.next)
+	}
+	m.unsaved, m.readmit = &got.attempt, false
+	if got.succeeded {
+		m.validators = got.validators
+	}
+	return m.unsaved, m.last.next
+}
+
+func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, now time.Time) plan {
+	s := issuer.IssuerStatus()
+	return planFetch(planInput{
+		now: now, generation: issuer.GetGeneration(), spec: issuer.IssuerSpec(), status: s,
+		request: cut(issuer.GetAnnotations()[api.AnnotationRefresh], maxHandled),
+		last:    m.last,
+		readmit: m.readmit,
+		lost:    trusted == nil && s.Snapshot != nil && s.Snapshot.Digest != "",
+	})
+}
+
+// remember schedules the attempt after this one.
+func (r *Reconciler) remember(issuer api.Issuer, last *attemptMemory, got sourced) *attemptMemory {
+	now := r.Clock.Now()
+	next := &attemptMemory{started: got.started, generation: got.generation}
+	switch {
+	case got.succeeded:
+		next.next = now.Add(refreshDelay(issuer.IssuerSpec().CacheTTLOrDefault(), got.lifetime, got.hasLifetime, r.random()))
+		return next
+	case last != nil:
+		next.failures = last.failures
+	}
+	next.failures++
+	delay := retryDelay(next.failures, got.retryAfter, r.random())
+	if got.needsChange {
+		delay = backoffCap
+	}
+	next.next = now.Add(delay)
+	return next
+}
+
+func (r *Reconciler) random() float64 {
+	if r.Random != nil {
+		return r.Random()
+	}
+	return rand.Float64() //nolint:gosec // spreads load, guards nothing
+}
+
+// publish brings the authoritative ConfigMap to the key set, in two phases when
+// the set is a new one. A nil set takes the keys away.
+func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, set *keyset.Set, content *corev1.ConfigMap, out outcome, m *memory) error {
+	data, err := encode(issuer, set)
+	if err != nil {
+		return err
+	}
+	if s := issuer.IssuerStatus().Snapshot; set != nil && (s == nil || set.Digest() != s.Digest && set.Digest() != s.PendingDigest) {
+		if err := r.saveStatus(ctx, issuer, pendingStatus(issuer, set, out), m); err != nil {
+			return err
+		}
+	}
+	w := wantedConfigMap(issuer, r.authoritativeKey(issuer), data)
+	if content != nil && w.holds(content) {
+		return nil
+	}
+	_, err = r.ensure(ctx, issuer, w)
+	return err
+}
+
+// encode is the data of the issuer's ConfigMaps; empty without a set.
+func encode(issuer api.Issuer, set *keyset.Set) (map[string]string, error) {
+	if set == nil {
+		return map[string]string{}, nil
+	}
+	spec := issuer.IssuerSpec()
+	d := snapshot.Descriptor{
+		Kind: issuer.IssuerKind(), Namespace: issuer.GetNamespace(), Name: issuer.GetName(),
+		Issuer: spec.Issuer, Audiences: spec.Audiences,
+	}
+	for _, a := range algorithms(spec) {
+		d.Algorithms = append(d.Algorithms, string(a))
+	}
+	return snapshot.Encode(set, d)
+}
+
+// authoritative is the ConfigMap that the verifier reads, as cached; nil when
+// it is not there. While a publication is pending it is read live, because what
+// it holds decides how that one is settled.
+func (r *Reconciler) authoritative(ctx context.Context, issuer api.Issuer) (*corev1.ConfigMap, error) {
+	reader := client.Reader(r.Client)
+	if s := issuer.IssuerStatus().Snapshot; s != nil && s.PendingDigest != "" {
+		reader = r.Reader
+	}
+	return readConfigMap(ctx, reader, r.authoritativeKey(issuer))
+}
+
+func readConfigMap(ctx context.Context, reader client.Reader, key client.ObjectKey) (*corev1.ConfigMap, error) {
+	cm := &corev1.ConfigMap{}
+	if err := reader.Get(ctx, key, cm); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
+	}
+	return cm, nil
+}
+
+// lastGood finds the trusted key set: in memory, in the authoritative
+// ConfigMap, or in the users' copy; by its digest, so that nothing tampered
+// with comes back. It is nil when there is none, or none any more.
+//
+// A pending digest that the ConfigMap already holds is settled by this: the set
+// counts as trusted and status follows. A pending one that it does not hold is
+// given up, and the next fetch finds that set again.
+func (r *Reconciler) lastGood(ctx context.Context, issuer api.Issuer, content *corev1.ConfigMap, m *memory) (*keyset.Set, error) {
+	s := issuer.IssuerStatus().Snapshot
+	if s != nil && s.PendingDigest != "" {
+		if set := withDigest(content, s.PendingDigest); set != nil {
+			return set, nil
+		}
+	}
+	if m.trusted != nil {
+		return m.trusted, nil
+	}
+	if s == nil || s.Digest == "" {
+		return nil, nil
+	}
+	if set := withDigest(content, s.Digest); set != nil {
+		return set, nil
+	}
+	for _, key := range []client.ObjectKey{r.authoritativeKey(issuer), r.userKey(issuer)} {
+		live, err := readConfigMap(ctx, r.Reader, key)
+		if err != nil {
+			return nil, err
+		}
+		if set := withDigest(live, s.Digest); set != nil {
+			return set, nil
+		}
+	}
+	return nil, nil
+}
+
+// withDigest is the key set of a ConfigMap if it has that digest, else nil.
+func withDigest(cm *corev1.ConfigMap, digest string) *keyset.Set {
+	if cm == nil || snapshot.Digest(cm.Data) != digest {
+		return nil
+	}
+	set, _, err := snapshot.Decode(cm.Data)
+	if err != nil {
+		return nil // written by a version with other rules: fetch anew
+	}
+	return set
+}
+
+// pendingStatus announces the digest of a set before the set is published. For
+// the first set of an issuer it carries the freshness too, so that the verifier
+// can use the set at once. Keys found compromised are refused from this moment.
+func pendingStatus(issuer api.Issuer, set *keyset.Set, out outcome) *api.IssuerStatus {
+	next := issuer.IssuerStatus().DeepCopy()
+	if next.Snapshot == nil {
+		next.Snapshot = &api.SnapshotStatus{}
+	}
+	s := next.Snapshot
+	s.PendingDigest = set.Digest()
+	if a := out.attempt; a != nil {
+		if s.Digest == "" && a.succeeded {
+			s.LastSuccessTime = ptrTo(metav1.NewTime(a.started))
+		}
+		for _, c := range a.compromised {
+			addCompromised(next, c, a.started)
+		}
+	}
+	return next
+}
+
+// withoutCompromised takes the compromised keys out of a set. withdrawn means
+// that none is left: then nothing is trusted, because an empty set must never
+// be published (proxies reject it).
+func withoutCompromised(set *keyset.Set, issuer api.Issuer, a *attempt) (left *keyset.Set, withdrawn bool) {
+	if set == nil {
+		return nil, false
+	}
+	bad := compromised(issuer.IssuerStatus())
+	if a != nil {
+		for _, c := range a.compromised {
+			bad[c.Thumbprint] = struct{}{}
+		}
+	}
+	left = set.Filter(func(k *keyset.Key) bool {
+		_, is := bad[k.Thumbprint()]
+		return !is
+	})
+	switch left.Len() {
+	case set.Len():
+		return set, false
+	case 0:
+		return nil, true
+	}
+	return left, false
+}
+
+// wake is when to look at the issuer again: for the next fetch, and when its
+// snapshot becomes stale or expires.
+func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
+	now := r.Clock.Now()
+	times := []time.Time{out.nextRefresh}
+	if s := issuer.IssuerStatus().Snapshot; s != nil {
+		w := windowOf(issuer.IssuerSpec(), s)
+		times = append(times, w.FreshUntil(), w.ExpiresAt())
+	}
+	var delay time.Duration
+	for _, t := range times {
+		if d := t.Sub(now); !t.IsZero() && d > 0 && (delay == 0 || d < delay) {
+			delay = d
+		}
+	}
+	return delay
+}
+
+// applyClear forgets the compromised keys that the annotation names, once for
+// each value of it, and reports whether it did.
+func applyClear(issuer api.Issuer) bool {
+	value, status := issuer.GetAnnotations()[api.AnnotationClearCompromised], issuer.IssuerStatus()
+	if value == "" || cut(value, maxHandled) == status.HandledClear {
+		return false
+	}
+	clearCompromised(status, value)
+	status.HandledClear = cut(value, maxHandled)
+	return true
+}
+
+func (r *Reconciler) addFinalizer(ctx context.Context, issuer api.Issuer, m *memory) error {
+	base, ok := issuer.DeepCopyObject().(client.Object)
+	if !ok || !controllerutil.AddFinalizer(issuer, api.FinalizerWithdraw) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, issuer, patch, client.FieldOwner(fieldManager)); err != nil {
+		return err
+	}
+	m.version = issuer.GetResourceVersion()
+	return nil
+}
+
+// authoritativeKey is the ConfigMap that the verifier reads.
+func (r *Reconciler) authoritativeKey(issuer api.Issuer) client.ObjectKey {
+	return client.ObjectKey{Namespace: r.OperatorNamespace, Name: snapshot.AuthoritativeName(issuer.GetUID())}
+}
+
+// userKey is the ConfigMap that users read: a copy in the namespace of a
+// TrustedIssuer; the authoritative one of a ClusterTrustedIssuer.
+func (r *Reconciler) userKey(issuer api.Issuer) client.ObjectKey {
+	if issuer.GetNamespace() == "" {
+		return r.authoritativeKey(issuer)
+	}
+	return client.ObjectKey{Namespace: issuer.GetNamespace(), Name: issuer.GetName() + copySuffix}
+}
+
+// copySuffix makes the name of a TrustedIssuer's ConfigMap.
+const copySuffix = "-jwks"
+
+// olderThan reports whether the object is from before the write that gave it
+// the version.
+func olderThan(issuer api.Issuer, version string) bool {
+	if version == "" {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(issuer.GetResourceVersion(), version)
+	return err == nil && order < 0
+}

@@ -1,0 +1,458 @@
+// status.go computes the next status of an issuer from its last one and from
+// what a reconciliation found out. It is pure: no client, no clock.
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+)
+
+const (
+	// maxCompromised bounds status.compromisedKeys. Entries are never evicted.
+	maxCompromised = 100
+	// recordAfter is the part of cacheTTL after which a success that changed
+	// nothing but its own time is written down.
+	recordAfter = 0.7
+	// maxHandled bounds what status repeats of an annotation, in bytes.
+	maxHandled = 1024
+	// lapseMargin is the time that a refresh may take, retries included, before
+	// a recorded freshness must not have ended.
+	lapseMargin = 15 * time.Second
+)
+
+// attempt is the outcome of one fetch, or of reading static keys.
+type attempt struct {
+	started time.Time
+	// generation is that of the spec which was tried.
+	generation int64
+	// request is the refresh request that it answers, if any.
+	request string
+	uri     string
+	// reason and message go into the condition Fetched.
+	reason, message string
+	succeeded       bool
+	// needsChange: only a change of spec, or of the administrator's policy, can
+	// help.
+	needsChange bool
+	// set is what the issuer published; nil unless succeeded.
+	set *keyset.Set
+	// skipped is how many keys of the document were not admitted.
+	skipped int
+	// compromised are keys found with their private part.
+	compromised []keyset.Compromised
+}
+
+// publication is the outcome of bringing the ConfigMaps up to date.
+type publication struct {
+	reason, message string
+	succeeded       bool
+}
+
+// outcome is all that a reconciliation found out.
+type outcome struct {
+	// attempt is nil when none was due.
+	attempt *attempt
+	// trusted is the key set that the authoritative ConfigMap holds now; nil
+	// when there is none.
+	trusted *keyset.Set
+	// lastSuccess is when the issuer last confirmed the trusted set; zero where
+	// only status knows.
+	lastSuccess time.Time
+	// withdrawn: nothing is trusted any more, because every key is compromised.
+	withdrawn bool
+	// published is nil when nothing was tried.
+	published *publication
+	// configMapName is the ConfigMap that users read.
+	configMapName string
+	// nextRefresh is when the next fetch is due; zero for never.
+	nextRefresh time.Time
+	// conflict names the older ClusterTrustedIssuer that answers TokenReview
+	// for the same issuer.
+	conflict string
+}
+
+// confirmed reports whether the issuer's newest answer is what is trusted now.
+func (out outcome) confirmed() bool {
+	return out.attempt != nil && out.attempt.succeeded && out.trusted != nil &&
+		out.trusted.Digest() == out.attempt.set.Digest()
+}
+
+// nextStatus is the status after the outcome. It does not change issuer.
+func nextStatus(issuer api.Issuer, out outcome, now time.Time) *api.IssuerStatus {
+	next := issuer.IssuerStatus().DeepCopy()
+	next.ObservedGeneration = issuer.GetGeneration()
+
+	recordAttempt(next, out.attempt, now)
+	recordTrusted(next, issuer, out, now)
+	next.NextRefreshTime = timeOrNil(out.nextRefresh)
+	setConditions(next, issuer, out, now)
+	return next
+}
+
+// recordAttempt notes the newest fetch and the compromised keys that it found.
+func recordAttempt(next *api.IssuerStatus, a *attempt, now time.Time) {
+	if a == nil {
+		return
+	}
+	next.JWKSURI = a.uri
+	next.LastAttempt = &api.AttemptStatus{Time: metav1.NewTime(a.started), Reason: a.reason, Message: a.message}
+	if a.request != "" {
+		next.HandledRefresh = &api.HandledRefresh{
+			Request:   a.request,
+			StartTime: metav1.NewMicroTime(a.started),
+			Outcome:   a.reason,
+		}
+	}
+	for _, c := range a.compromised {
+		addCompromised(next, c, now)
+	}
+}
+
+func addCompromised(next *api.IssuerStatus, c keyset.Compromised, now time.Time) {
+	known := slices.ContainsFunc(next.CompromisedKeys, func(k api.CompromisedKey) bool { return k.Thumbprint == c.Thumbprint })
+	if known || len(next.CompromisedKeys) >= maxCompromised {
+		return
+	}
+	next.CompromisedKeys = append(next.CompromisedKeys, api.CompromisedKey{
+		Thumbprint: c.Thumbprint, KeyID: c.KeyID, SeenTime: metav1.NewTime(now),
+	})
+}
+
+// clearCompromised forgets the compromised keys that an administrator named.
+func clearCompromised(status *api.IssuerStatus, annotation string) {
+	named := strings.Split(annotation, ",")
+	for i := range named {
+		named[i] = strings.TrimSpace(named[i])
+	}
+	status.CompromisedKeys = slices.DeleteFunc(status.CompromisedKeys, func(k api.CompromisedKey) bool {
+		return slices.Contains(named, k.Thumbprint)
+	})
+}
+
+// recordTrusted describes the trusted set: its digest, its keys, its rotation
+// and how long it is trusted.
+func recordTrusted(next *api.IssuerStatus, issuer api.Issuer, out outcome, now time.Time) {
+	if next.Snapshot == nil {
+		next.Snapshot = &api.SnapshotStatus{}
+	}
+	s := next.Snapshot
+	s.ConfigMapName = out.configMapName
+	if out.withdrawn {
+		s.Digest, s.PendingDigest, s.Keys, next.Keys = "", "", 0, nil
+	}
+	confirmed := out.confirmed()
+	if out.trusted != nil {
+		if s.Digest != out.trusted.Digest() {
+			recordRotation(next, out.trusted, now)
+		}
+		s.Digest, s.PendingDigest = out.trusted.Digest(), ""
+		s.Keys = int32(out.trusted.Len()) //nolint:gosec // at most keyset.MaxKeys
+		next.Keys = keyStatuses(next.Keys, out.trusted, confirmed, now)
+	}
+	if confirmed {
+		s.ObservedGeneration = out.attempt.generation
+	}
+	if !out.lastSuccess.IsZero() {
+		s.LastSuccessTime = ptrTo(metav1.NewTime(out.lastSuccess))
+	}
+	if s.LastSuccessTime != nil && s.LastSuccessTime.After(now.Add(snapshot.MaxClockAhead)) {
+		s.LastSuccessTime = ptrTo(metav1.NewTime(now))
+	}
+	w := windowOf(issuer.IssuerSpec(), s)
+	s.FreshUntil, s.ExpiresAt = timeOrNil(w.FreshUntil()), timeOrNil(w.ExpiresAt())
+}
+
+// recordRotation notes how the trusted set is about to change. The first set
+// of an issuer is not a rotation.
+func recordRotation(next *api.IssuerStatus, set *keyset.Set, now time.Time) {
+	old := keyRefs(next.Keys)
+	change := keyset.Diff(old, set.Refs())
+	if len(old) == 0 || change.Empty() {
+		return
+	}
+	r := next.Rotation
+	if r == nil {
+		r = &api.RotationStatus{}
+		next.Rotation = r
+	}
+	r.Count++
+	r.LastRotationTime = ptrTo(metav1.NewTime(now))
+	r.Added, r.Removed, r.Replaced = names(change.Added), names(change.Removed), names(change.Replaced)
+}
+
+// keyStatuses lists the keys of set, with the times that are already known.
+func keyStatuses(old []api.KeyStatus, set *keyset.Set, confirmed bool, now time.Time) []api.KeyStatus {
+	known := make(map[string]api.KeyStatus, len(old))
+	for _, k := range old {
+		known[k.Thumbprint] = k
+	}
+	keys := make([]api.KeyStatus, 0, set.Len())
+	for _, k := range set.Keys() {
+		ks := api.KeyStatus{
+			KeyID: k.KeyID(), KeyType: k.KeyType(), Algorithm: string(k.Algorithm()),
+			Bits: int32(k.Bits()), Curve: k.Curve(), //nolint:gosec // at most 8192
+			Thumbprint: k.Thumbprint(), State: api.KeyActive,
+			FirstSeenTime: metav1.NewTime(now), LastSeenTime: metav1.NewTime(now),
+		}
+		if before, ok := known[ks.Thumbprint]; ok {
+			ks.FirstSeenTime = before.FirstSeenTime
+			if !confirmed {
+				ks.LastSeenTime = before.LastSeenTime
+			}
+		}
+		keys = append(keys, ks)
+	}
+	return keys
+}
+
+// setConditions derives every condition from the rest of the status. Those
+// that were not reached are Unknown.
+func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now time.Time) {
+	set := func(kind string, status metav1.ConditionStatus, reason, message string) {
+		meta.SetStatusCondition(&next.Conditions, metav1.Condition{
+			Type: kind, Status: status, Reason: reason, Message: message,
+			ObservedGeneration: next.ObservedGeneration, LastTransitionTime: metav1.NewTime(now),
+		})
+	}
+	setFetched(next, out, set)
+	setPublished(next, out, set)
+
+	state := windowOf(issuer.IssuerSpec(), next.Snapshot).State(now)
+	if next.Snapshot.Digest == "" {
+		state = snapshot.Pending
+	}
+	setFreshness(next, state, set)
+	setStalled(next, out, set)
+	setReady(next, state, set)
+}
+
+// setCondition sets one condition of the status under construction.
+type setCondition func(kind string, status metav1.ConditionStatus, reason, message string)
+
+func setFetched(next *api.IssuerStatus, out outcome, set setCondition) {
+	if a := out.attempt; a != nil {
+		set(api.ConditionFetched, conditionStatus(a.succeeded), a.reason, a.message)
+		return
+	}
+	if c := findCondition(next, api.ConditionFetched); c == nil || c.ObservedGeneration != next.ObservedGeneration {
+		set(api.ConditionFetched, metav1.ConditionUnknown, api.ReasonPending, "The keys have not been fetched yet.")
+	}
+}
+
+func setPublished(next *api.IssuerStatus, out outcome, set setCondition) {
+	switch p := out.published; {
+	case p != nil:
+		set(api.ConditionSnapshotPublished, conditionStatus(p.succeeded), p.reason, p.message)
+	case findCondition(next, api.ConditionSnapshotPublished) == nil || next.Snapshot.Digest == "":
+		set(api.ConditionSnapshotPublished, metav1.ConditionUnknown, api.ReasonPending, "There are no keys to publish yet.")
+	}
+}
+
+// setFreshness sets Stale and Expired from the state of the window.
+func setFreshness(next *api.IssuerStatus, state snapshot.State, set setCondition) {
+	since := "The last success was at " + formatTime(next.Snapshot.LastSuccessTime)
+	switch state {
+	case snapshot.Pending:
+		set(api.ConditionStale, metav1.ConditionUnknown, api.ReasonPending, "There is no snapshot yet.")
+		set(api.ConditionExpired, metav1.ConditionUnknown, api.ReasonPending, "There is no snapshot yet.")
+	case snapshot.Fresh:
+		set(api.ConditionStale, metav1.ConditionFalse, api.ReasonFresh, "")
+		set(api.ConditionExpired, metav1.ConditionFalse, api.ReasonNotExpired, "")
+	case snapshot.Stale:
+		set(api.ConditionStale, metav1.ConditionTrue, api.ReasonServingStale, fmt.Sprintf(
+			"%s; the last good keys go on being trusted until %s. %s",
+			since, formatTime(next.Snapshot.ExpiresAt), lastFailure(next)))
+		set(api.ConditionExpired, metav1.ConditionFalse, api.ReasonNotExpired, "")
+	case snapshot.Expired:
+		set(api.ConditionStale, metav1.ConditionFalse, api.ReasonExpired, "The keys are no longer served: they have expired.")
+		set(api.ConditionExpired, metav1.ConditionTrue, api.ReasonExpired, fmt.Sprintf(
+			"%s; the keys expired at %s and the verifier fails closed. %s",
+			since, formatTime(next.Snapshot.ExpiresAt), lastFailure(next)))
+	}
+}
+
+func setStalled(next *api.IssuerStatus, out outcome, set setCondition) {
+	switch before := findCondition(next, api.ConditionStalled); {
+	case out.conflict != "":
+		set(api.ConditionStalled, metav1.ConditionTrue, api.ReasonIssuerConflict, fmt.Sprintf(
+			"The older ClusterTrustedIssuer %q has kubernetesAuthentication for the same issuer and answers TokenReview; remove spec.kubernetesAuthentication from one of the two.", out.conflict))
+	case out.attempt != nil && out.attempt.needsChange:
+		set(api.ConditionStalled, metav1.ConditionTrue, out.attempt.reason, out.attempt.message)
+	case out.attempt != nil || before == nil || before.Reason == api.ReasonIssuerConflict:
+		set(api.ConditionStalled, metav1.ConditionFalse, api.ReasonNotStalled, "")
+	}
+}
+
+// setReady sums up, in the order of what stands in the way first.
+func setReady(next *api.IssuerStatus, state snapshot.State, set setCondition) {
+	fetched := findCondition(next, api.ConditionFetched)
+	published := findCondition(next, api.ConditionSnapshotPublished)
+	ready := func(status metav1.ConditionStatus, reason, message string) {
+		set(api.ConditionReady, status, reason, message)
+	}
+	behind := next.Snapshot.ObservedGeneration != next.ObservedGeneration
+	switch {
+	case published.Status == metav1.ConditionFalse:
+		ready(metav1.ConditionFalse, published.Reason, published.Message)
+	case state == snapshot.Pending || behind && fetched.Status != metav1.ConditionTrue:
+		ready(notTrue(fetched.Status), fetched.Reason, fetched.Message)
+	case published.Status != metav1.ConditionTrue:
+		ready(metav1.ConditionUnknown, published.Reason, published.Message)
+	case state == snapshot.Expired:
+		c := findCondition(next, api.ConditionExpired)
+		ready(metav1.ConditionFalse, c.Reason, c.Message)
+	case state == snapshot.Stale:
+		ready(metav1.ConditionTrue, api.ReasonServingStale, keysTrusted(next)+" The issuer has not confirmed them in time.")
+	default:
+		ready(metav1.ConditionTrue, api.ReasonFresh, keysTrusted(next))
+	}
+}
+
+// worthWriting reports whether next says anything that old does not, times
+// that move with every refresh aside; those are written once recordAfter of
+// cacheTTL has passed, which keeps an idle issuer at one write per cacheTTL.
+func worthWriting(old, next *api.IssuerStatus, cacheTTL time.Duration) bool {
+	if !equality.Semantic.DeepEqual(timeless(old), timeless(next)) {
+		return true
+	}
+	quiet := time.Duration(recordAfter * float64(cacheTTL))
+	return moved(successTime(old), successTime(next), quiet) ||
+		moved(attemptTime(old), attemptTime(next), quiet) ||
+		lapses(old, next)
+}
+
+// lapses reports that the recorded freshness would end before the next refresh
+// can renew it, although there has been a success since.
+func lapses(old, next *api.IssuerStatus) bool {
+	if old.Snapshot == nil || old.Snapshot.FreshUntil == nil || next.NextRefreshTime == nil {
+		return false
+	}
+	return successTime(next).After(successTime(old)) &&
+		next.NextRefreshTime.Add(lapseMargin).After(old.Snapshot.FreshUntil.Time)
+}
+
+// moved reports whether a recorded time is off by limit or more, in either
+// direction: a clock that was set back must be able to correct the record.
+func moved(old, next time.Time, limit time.Duration) bool {
+	return next.Sub(old).Abs() >= limit
+}
+
+// timeless is a copy without the times that move with every refresh.
+func timeless(s *api.IssuerStatus) *api.IssuerStatus {
+	c := s.DeepCopy()
+	c.NextRefreshTime = nil
+	if c.LastAttempt != nil {
+		c.LastAttempt.Time = metav1.Time{}
+	}
+	if c.Snapshot != nil {
+		c.Snapshot.LastSuccessTime, c.Snapshot.FreshUntil, c.Snapshot.ExpiresAt = nil, nil, nil
+	}
+	for i := range c.Keys {
+		c.Keys[i].LastSeenTime = metav1.Time{}
+	}
+	return c
+}
+
+// windowOf is the time during which the snapshot that s describes is trusted.
+func windowOf(spec *api.IssuerSpec, s *api.SnapshotStatus) snapshot.Window {
+	w := snapshot.Window{CacheTTL: spec.CacheTTLOrDefault(), StaleTTL: spec.StaleTTLOrDefault(), Static: spec.Static()}
+	if s != nil && s.LastSuccessTime != nil {
+		w.LastSuccess = s.LastSuccessTime.Time
+	}
+	return w
+}
+
+func successTime(s *api.IssuerStatus) time.Time {
+	if s.Snapshot == nil || s.Snapshot.LastSuccessTime == nil {
+		return time.Time{}
+	}
+	return s.Snapshot.LastSuccessTime.Time
+}
+
+func attemptTime(s *api.IssuerStatus) time.Time {
+	if s.LastAttempt == nil {
+		return time.Time{}
+	}
+	return s.LastAttempt.Time.Time
+}
+
+func keyRefs(keys []api.KeyStatus) []keyset.Ref {
+	refs := make([]keyset.Ref, 0, len(keys))
+	for _, k := range keys {
+		refs = append(refs, keyset.Ref{KeyID: k.KeyID, Thumbprint: k.Thumbprint})
+	}
+	return refs
+}
+
+// names are the kids of refs; the thumbprint where a key has none.
+func names(refs []keyset.Ref) []string {
+	var out []string
+	for _, r := range refs {
+		if r.KeyID == "" {
+			out = append(out, r.Thumbprint)
+			continue
+		}
+		out = append(out, r.KeyID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func keysTrusted(s *api.IssuerStatus) string {
+	if s.Snapshot.Keys == 1 {
+		return "1 key is trusted."
+	}
+	return fmt.Sprintf("%d keys are trusted.", s.Snapshot.Keys)
+}
+
+func lastFailure(s *api.IssuerStatus) string {
+	if c := findCondition(s, api.ConditionFetched); c != nil && c.Status == metav1.ConditionFalse {
+		return c.Reason + ": " + c.Message
+	}
+	return ""
+}
+
+func findCondition(s *api.IssuerStatus, kind string) *metav1.Condition {
+	return meta.FindStatusCondition(s.Conditions, kind)
+}
+
+func conditionStatus(ok bool) metav1.ConditionStatus {
+	if ok {
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
+}
+
+// notTrue keeps a summary from being True while what it sums up is not.
+func notTrue(s metav1.ConditionStatus) metav1.ConditionStatus {
+	if s == metav1.ConditionTrue {
+		return metav1.ConditionUnknown
+	}
+	return s
+}
+
+func formatTime(t *metav1.Time) string {
+	if t == nil {
+		return "an unknown time"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func timeOrNil(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return ptrTo(metav1.NewTime(t))
+}
+
+func ptrTo[T any](v T) *T { return &v }

@@ -1,0 +1,100 @@
+// withdraw.go ends the trust in an issuer whose object is being deleted.
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// withdraw removes the ConfigMaps of a deleted issuer, then lets the object go.
+// It never talks to the issuer's server. When the whole
+// CustomResourceDefinition is being deleted the ConfigMaps are kept: production
+// may be running on them.
+func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.NamespacedName) error {
+	if !controllerutil.ContainsFinalizer(issuer, api.FinalizerWithdraw) {
+		r.memories.forget(key)
+		return nil
+	}
+	retain, err := r.definitionTerminating(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	for _, at := range []client.ObjectKey{r.authoritativeKey(issuer), r.userKey(issuer)} {
+		if err := r.letGo(ctx, issuer, at, retain); err != nil {
+			return err
+		}
+	}
+	if retain {
+		r.Recorder.Eventf(issuer, nil, corev1.EventTypeNormal, api.ReasonSnapshotReleased, "Withdraw",
+			"The CustomResourceDefinition is being deleted: ConfigMap %s is kept.", r.userKey(issuer))
+	}
+	if err := r.removeFinalizer(ctx, issuer); err != nil {
+		return err
+	}
+	r.memories.forget(key)
+	return nil
+}
+
+// letGo deletes a ConfigMap of the issuer, or marks it as released.
+func (r *Reconciler) letGo(ctx context.Context, issuer api.Issuer, at client.ObjectKey, retain bool) error {
+	cm, err := readConfigMap(ctx, r.Reader, at)
+	if err != nil || cm == nil || !r.owns(issuer, cm) {
+		return err
+	}
+	if !retain {
+		return r.remove(ctx, cm)
+	}
+	base := cm.DeepCopy()
+	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, api.AnnotationReleased, r.Clock.Now().UTC().Format(time.RFC3339))
+	err = r.Client.Patch(ctx, cm, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldManager))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("releasing ConfigMap %s: %w", at, err)
+	}
+	return nil
+}
+
+// definitionTerminating reports whether the issuer is deleted only because its
+// CustomResourceDefinition is.
+func (r *Reconciler) definitionTerminating(ctx context.Context, issuer api.Issuer) (bool, error) {
+	name := resourceOf(issuer) + "." + api.GroupVersion.Group
+	var crd apiextensionsv1.CustomResourceDefinition
+	err := r.Reader.Get(ctx, client.ObjectKey{Name: name}, &crd)
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil // gone already: it was deleted
+	case err != nil:
+		return false, fmt.Errorf("reading CustomResourceDefinition %s: %w", name, err)
+	}
+	return !crd.DeletionTimestamp.IsZero(), nil
+}
+
+// resourceOf is the plural name of the issuer's kind in the API.
+func resourceOf(issuer api.Issuer) string {
+	if issuer.IssuerKind() == api.ClusterTrustedIssuerKind {
+		return "clustertrustedissuers"
+	}
+	return "trustedissuers"
+}
+
+func (r *Reconciler) removeFinalizer(ctx context.Context, issuer api.Issuer) error {
+	base, ok := issuer.DeepCopyObject().(client.Object)
+	if !ok || !controllerutil.RemoveFinalizer(issuer, api.FinalizerWithdraw) {
+		return nil
+	}
+	err := r.Client.Patch(ctx, issuer, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldManager))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("removing the finalizer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+// egress.go says which addresses may be fetched from. jwksURI comes from users
+// of namespaces: without this they could make the controller, which sits inside
+// the cluster, ask whatever it can reach.
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// Egress is the administrator's policy. Public addresses are always allowed.
+type Egress struct {
+	// Allow opens loopback, private and reserved addresses. Link-local,
+	// metadata, multicast and unspecified ones stay refused whatever it holds.
+	Allow []netip.Prefix
+}
+
+// ParseEgress reads a policy from CIDRs.
+func ParseEgress(cidrs []string) (Egress, error) {
+	var e Egress
+	for _, c := range cidrs {
+		p, err := netip.ParsePrefix(c)
+		if err != nil {
+			return Egress{}, fmt.Errorf("%q is not a CIDR such as 10.96.0.0/12: %w", c, err)
+		}
+		e.Allow = append(e.Allow, p.Masked())
+	}
+	return e, nil
+}
+
+func prefixes(cidrs ...string) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(cidrs))
+	for _, c := range cidrs {
+		out = append(out, netip.MustParsePrefix(c))
+	}
+	return out
+}
+
+var (
+	// never can be opened by nothing: link-local with the metadata services of
+	// the clouds (169.254.169.254, fd00:ec2::254, 100.100.100.200,
+	// 168.63.129.16), multicast, broadcast, unspecified.
+	never = prefixes("0.0.0.0/8", "169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
+		"224.0.0.0/4", "255.255.255.255/32", "::/128", "fe80::/10", "fec0::/10", "fd00:ec2::254/128", "ff00::/8")
+	// guarded have to be opened: those that the IANA special-purpose registries
+	// list as not globally reachable (RFC 6890).
+	guarded = prefixes("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
+		"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+		"::1/128", "64:ff9b:1::/48", "100::/64", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7")
+	nat64  = netip.MustParsePrefix("64:ff9b::/96")
+	sixto4 = netip.MustParsePrefix("2002::/16")
+	teredo = netip.MustParsePrefix("2001::/32")
+	compat = netip.MustParsePrefix("::/96")
+)
+
+// Check reports whether an address may be connected to, as an error that says
+// which rule forbids it.
+func (e Egress) Check(addr netip.Addr) error {
+	if !addr.IsValid() || addr.Zone() != "" {
+		return errors.New("the address has a zone")
+	}
+	for _, a := range meanings(addr) {
+		if within(a, never) {
+			return fmt.Errorf("%s is a link-local, metadata, multicast or unspecified address, which is never allowed", a)
+		}
+		if within(a, guarded) && !within(a, e.Allow) {
+			return fmt.Errorf("%s is a loopback, private or reserved address; the administrator can allow it with the manager's flag --egress-allow-cidr", a)
+		}
+	}
+	return nil
+}
+
+// meanings are all the addresses that a packet to this one could end at: an IPv6
+// address can carry an IPv4 one.
+func meanings(addr netip.Addr) []netip.Addr {
+	addr = addr.Unmap()
+	if addr.Is4() {
+		return []netip.Addr{addr}
+	}
+	b := addr.As16()
+	out := []netip.Addr{addr}
+	switch {
+	case nat64.Contains(addr), compat.Contains(addr) && !addr.IsUnspecified() && !addr.IsLoopback():
+		out = append(out, netip.AddrFrom4([4]byte(b[12:16])))
+	case sixto4.Contains(addr):
+		out = append(out, netip.AddrFrom4([4]byte(b[2:6])))
+	case teredo.Contains(addr):
+		out = append(out, netip.AddrFrom4([4]byte(b[4:8])), netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]}))
+	}
+	return out
+}
+
+func within(addr netip.Addr, list []netip.Prefix) bool {
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// Resolver finds the addresses of a host. *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// blockedError is an address that the policy refuses.
+type blockedError struct {
+	host string
+	why  error
+}
+
+func (e *blockedError) Error() string { return e.host + ": " + e.why.Error() }
+
+// lookupError keeps a failed lookup apart from a failed connection.
+type lookupError struct{ err error }
+
+func (e *lookupError) Error() string { return e.err.Error() }
+func (e *lookupError) Unwrap() error { return e.err }
+
+// judge resolves a host and applies the policy to every address that it has:
+// one forbidden address among public ones is an attack, or a mistake that would
+// fail now and then.
+func (f *Fetcher) judge(ctx context.Context, host string) ([]netip.Addr, error) {
+	addrs := []netip.Addr{}
+	if a, err := netip.ParseAddr(host); err == nil {
+		addrs = append(addrs, a)
+	} else {
+		found, err := f.options.Resolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			return nil, &lookupError{err}
+		}
+		addrs = found
+	}
+	if len(addrs) == 0 {
+		return nil, &lookupError{errors.New("the host has no address")}
+	}
+	for _, a := range addrs {
+		if err := f.options.Egress.Check(a); err != nil {
+			return nil, &blockedError{host, err}
+		}
+	}
+	return addrs, nil
+}
+
+// dial connects to an address that was judged, not to a name that could mean
+// another one by then.
+func (f *Fetcher) dial(ctx context.Context, network, hostPort string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.options.ConnectTimeout)
+	defer cancel()
+	addrs, err := f.judge(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	for _, a := range addrs {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(a.Unmap().String(), port))
+		if err == nil {
+			return conn, nil
+		}
+		failed = err
+	}
+	return nil, failed
+}
+
+// dialTLS connects and shakes hands, so that what goes wrong in the handshake
+// can be told from a connection that broke.
+func (f *Fetcher) dialTLS(config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, hostPort string) (net.Conn, error) {
+		raw, err := f.dial(ctx, network, hostPort)
+		if err != nil {
+			return nil, err
+		}
+		host, _, err := net.SplitHostPort(hostPort)
+		if err != nil {
+			return nil, err
+		}
+		own := config.Clone()
+		own.ServerName = host
+		conn := tls.Client(raw, own)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(&handshakeError{err}, raw.Close())
+		}
+		return conn, nil
+	}
+}

@@ -1,0 +1,190 @@
+// error.go is how a fetch can fail.
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+)
+
+// Reason is a stable code for why a fetch failed.
+type Reason string
+
+// The reasons.
+const (
+	InvalidURL       Reason = "InvalidURL"
+	InvalidCABundle  Reason = "InvalidCABundle"
+	EgressBlocked    Reason = "EgressBlocked"
+	DNSLookupFailed  Reason = "DNSLookupFailed"
+	ConnectionFailed Reason = "ConnectionFailed"
+	TLSFailed        Reason = "TLSFailed"
+	Timeout          Reason = "Timeout"
+	RedirectRefused  Reason = "RedirectRefused"
+	UnexpectedStatus Reason = "UnexpectedStatus"
+	TooManyRequests  Reason = "TooManyRequests"
+	TooLarge         Reason = "TooLarge"
+	InvalidResponse  Reason = "InvalidResponse"
+)
+
+// Retry says what can make the next attempt succeed.
+type Retry int
+
+const (
+	// RetryBackoff: time.
+	RetryBackoff Retry = iota
+	// RetryAfterChange: only a change of spec, or of the administrator's policy.
+	RetryAfterChange
+)
+
+// maxRetryAfter is the longest delay that a server can ask for.
+const maxRetryAfter = 15 * time.Minute
+
+// Error is why a fetch failed.
+type Error struct {
+	Reason Reason
+	Retry  Retry
+	// RetryAfter is the delay that the server asked for, at most 15 minutes; 0
+	// for none.
+	RetryAfter time.Duration
+	// Message names the field of the spec, or the flag, and the fix. It holds
+	// no byte of a response's body, and no credentials.
+	Message string
+
+	err error
+}
+
+// Error implements error.
+func (e *Error) Error() string { return string(e.Reason) + ": " + e.Message }
+
+// Unwrap is the cause, if there is one.
+func (e *Error) Unwrap() error { return e.err }
+
+func fail(r Reason, format string, args ...any) *Error {
+	e := &Error{Reason: r, Message: clean(fmt.Sprintf(format, args...))}
+	switch r {
+	case InvalidURL, InvalidCABundle, EgressBlocked:
+		e.Retry = RetryAfterChange
+	default:
+	}
+	return e
+}
+
+// maxMessage bounds a message, in bytes.
+const maxMessage = 1024
+
+// clean makes text that a server had a part in safe to show.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > maxMessage {
+		s = strings.ToValidUTF8(s[:maxMessage-len("…")], "") + "…"
+	}
+	return s
+}
+
+// translate names the reason of a transport's error.
+func (f *Fetcher) translate(host string, err error) *Error {
+	var own *Error
+	var blocked *blockedError
+	var lookup *lookupError
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &blocked):
+		return fail(EgressBlocked, "spec.jwksURI: %v.", blocked)
+	case isTimeout(err):
+		return fail(Timeout, "%s did not answer spec.jwksURI completely within %s (%s to connect).", host, f.options.Timeout, f.options.ConnectTimeout)
+	case errors.As(err, &lookup):
+		return fail(DNSLookupFailed, "spec.jwksURI: the name %s does not resolve (%s); correct it, or the cluster's DNS.", host, lookupProblem(lookup))
+	}
+	if e := translateTLS(host, err); e != nil {
+		return e
+	}
+	e := fail(ConnectionFailed, "spec.jwksURI: the connection to %s failed: %s.", host, connectionProblem(err))
+	e.err = err
+	return e
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &n) && n.Timeout()
+}
+
+func lookupProblem(e *lookupError) string {
+	var d *net.DNSError
+	switch {
+	case errors.As(e.err, &d) && d.IsNotFound:
+		return "no such host"
+	case errors.As(e.err, &d) && d.IsTemporary:
+		return "the DNS server failed for the moment"
+	}
+	return "the lookup failed"
+}
+
+// connectionProblem describes an error without ports of ours, which would make
+// each occurrence a new one.
+func connectionProblem(err error) string {
+	for _, known := range []struct {
+		is   error
+		text string
+	}{
+		{syscall.ECONNREFUSED, "connection refused"},
+		{syscall.ECONNRESET, "connection reset"},
+		{syscall.EHOSTUNREACH, "no route to the host"},
+		{syscall.ENETUNREACH, "the network is unreachable"},
+		{syscall.EPIPE, "the server closed the connection"},
+		{context.Canceled, "the manager is stopping"},
+	} {
+		if errors.Is(err, known.is) {
+			return known.text
+		}
+	}
+	return "the server closed the connection, or does not speak HTTP"
+}
+
+// translateTLS names what is wrong with the server's side of TLS; nil if it is
+// something else.
+func translateTLS(host string, err error) *Error {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var verification *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &authority):
+		return fail(TLSFailed, "The certificate of %s is signed by an authority that is not trusted; set spec.caBundle (or spec.caBundleRef) to the PEM certificate of the CA that signed it.", host)
+	case errors.As(err, &name):
+		return fail(TLSFailed, "The certificate of %s is not for that name; correct the host in spec.jwksURI, or have the server present the right certificate.", host)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fail(TLSFailed, "The certificate of %s has expired or is not valid yet; have the server's certificate renewed.", host)
+	case errors.As(err, &invalid), errors.As(err, &verification):
+		return fail(TLSFailed, "The certificate of %s is not valid for an HTTPS server; have the server's certificate mended.", host)
+	case errors.As(err, &alert):
+		return fail(TLSFailed, "The TLS handshake with %s failed (%v); the server must speak TLS 1.2 or later.", host, alert)
+	case errors.As(err, &record):
+		return fail(TLSFailed, "%s does not speak TLS at the port of spec.jwksURI.", host)
+	}
+	var handshake *handshakeError
+	if errors.As(err, &handshake) {
+		return fail(TLSFailed, "The TLS handshake with %s failed; the server must speak TLS 1.2 or later.", host)
+	}
+	return nil
+}
+
+// handshakeError marks what went wrong during the handshake.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }

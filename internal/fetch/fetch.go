@@ -1,0 +1,334 @@
+// Package fetch gets documents from issuers over HTTPS: bounded in time, in
+// size and in where it connects to. It knows nothing about keys.
+package fetch
+
+import (
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// MaxBody is the largest document, after decompression, in bytes.
+const MaxBody = 512 << 10
+
+const (
+	maxHeaders = 64 << 10
+	// maxTransports bounds how many sets of roots keep idle connections.
+	maxTransports = 64
+)
+
+// Request says what to fetch. Two requests are the same only if all of it is.
+type Request struct {
+	// URL is an https URL without user information and fragment.
+	URL string
+	// CABundle are the roots as PEM; nil for the system's.
+	CABundle []byte
+	// MaxRedirects is how many redirects are followed, to https on the same
+	// host and port.
+	MaxRedirects int
+	// ETag and LastModified make the request conditional (RFC 9110 section 13).
+	ETag, LastModified string
+	// NoCache asks caches on the way for a fresh copy (RFC 9111 section 5.2.1.4).
+	NoCache bool
+}
+
+// Document is what the server answered.
+type Document struct {
+	// NotModified: the document that the validators speak of is still current.
+	NotModified bool
+	// Body is empty when NotModified.
+	Body []byte
+	// ETag and LastModified are the validators for the next request.
+	ETag, LastModified string
+	// Lifetime is how long the server says that the document is fresh (RFC 9111
+	// section 4.2), never negative; HasLifetime tells zero from not saying.
+	Lifetime    time.Duration
+	HasLifetime bool
+	// FinalURL is where the document was, after redirects.
+	FinalURL string
+}
+
+// Options configure a Fetcher. The zero value is usable.
+type Options struct {
+	// Egress is the administrator's policy.
+	Egress Egress
+	// Proxy, if set, is asked to connect. The policy is then applied to what the
+	// host's name means here; the proxy may resolve it differently. Proxy
+	// variables of the environment are never read.
+	Proxy *url.URL
+	// UserAgent is sent with each request.
+	UserAgent string
+	// Resolver finds addresses; nil for the system's.
+	Resolver Resolver
+	// Now tells the time, for dates in headers; nil for the clock.
+	Now func() time.Time
+	// ConnectTimeout bounds resolving and connecting (default 3 s), and Timeout
+	// a fetch as a whole (default 10 s).
+	ConnectTimeout, Timeout time.Duration
+}
+
+// Fetcher fetches. It is safe for concurrent use.
+type Fetcher struct {
+	options Options
+
+	mu         sync.Mutex
+	transports map[[sha256.Size]byte]*http.Transport
+}
+
+// New makes a Fetcher.
+func New(o Options) *Fetcher {
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = 3 * time.Second
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 10 * time.Second
+	}
+	return &Fetcher{options: o, transports: map[[sha256.Size]byte]*http.Transport{}}
+}
+
+// Close ends idle connections.
+func (f *Fetcher) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, t := range f.transports {
+		t.CloseIdleConnections()
+		delete(f.transports, id)
+	}
+}
+
+// Fetch gets a document. Its errors are *Error.
+func (f *Fetcher) Fetch(ctx context.Context, r Request) (*Document, error) {
+	target, err := checkURL(r.URL)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := f.transport(r.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.options.Timeout)
+	defer cancel()
+	if f.options.Proxy != nil {
+		if _, err := f.judge(ctx, target.Hostname()); err != nil {
+			return nil, f.translate(target.Host, err)
+		}
+	}
+	client := &http.Client{Transport: transport, CheckRedirect: follow(target, r.MaxRedirects)}
+	resp, err := client.Do(f.request(ctx, r, target))
+	if err != nil {
+		return nil, f.translate(target.Host, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // what counts has been read
+	return f.read(resp, r, target.Host)
+}
+
+// checkURL refuses what must not be asked for.
+func checkURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return nil, fail(InvalidURL, "spec.jwksURI is not a URL; give an absolute https URL.")
+	case u.Scheme != "https":
+		return nil, fail(InvalidURL, "spec.jwksURI must be an https URL: keys that travel without TLS cannot be trusted.")
+	case u.User != nil:
+		return nil, fail(InvalidURL, "spec.jwksURI must not carry user information; remove what stands before the @.")
+	case u.Fragment != "" || strings.Contains(raw, "#"):
+		return nil, fail(InvalidURL, "spec.jwksURI must not have a fragment; remove the # and what follows.")
+	case u.Hostname() == "" || strings.Contains(u.Hostname(), "%"):
+		return nil, fail(InvalidURL, "spec.jwksURI must name a host.")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, fail(InvalidURL, "spec.jwksURI has a port that does not exist.")
+		}
+	}
+	return u, nil
+}
+
+func (f *Fetcher) request(ctx context.Context, r Request, target *url.URL) *http.Request {
+	header := http.Header{
+		"Accept":          {"application/jwk-set+json, application/json"},
+		"Accept-Encoding": {"gzip"},
+	}
+	if f.options.UserAgent != "" {
+		header.Set("User-Agent", f.options.UserAgent)
+	}
+	if r.NoCache {
+		header.Set("Cache-Control", "no-cache")
+	}
+	if r.ETag != "" {
+		header.Set("If-None-Match", r.ETag)
+	}
+	if r.LastModified != "" {
+		header.Set("If-Modified-Since", r.LastModified)
+	}
+	req := &http.Request{Method: http.MethodGet, URL: target, Header: header, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	return req.WithContext(ctx)
+}
+
+// follow allows at most n redirects, to https on the same host and port.
+func follow(from *url.URL, n int) func(*http.Request, []*http.Request) error {
+	return func(req *http.Request, via []*http.Request) error {
+		switch {
+		case n == 0:
+			return fail(RedirectRefused, "%s redirects; name the final URL in spec.jwksURI, or allow redirects with spec.maxRedirects.", from.Host)
+		case len(via) > n:
+			return fail(RedirectRefused, "%s redirects more than spec.maxRedirects (%d) times; name the final URL in spec.jwksURI.", from.Host, n)
+		case req.URL.Scheme != "https" || !sameHost(from, req.URL) || req.URL.User != nil:
+			return fail(RedirectRefused, "%s redirects to another host or away from https, which is never followed; name the final URL in spec.jwksURI.", from.Host)
+		}
+		return nil
+	}
+}
+
+func sameHost(a, b *url.URL) bool {
+	port := func(u *url.URL) string {
+		if p := u.Port(); p != "" {
+			return p
+		}
+		return "443"
+	}
+	return strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+}
+
+// transport is the one for these roots: connections made under some roots are
+// never used under others.
+func (f *Fetcher) transport(caBundle []byte) (*http.Transport, error) {
+	id := sha256.Sum256(caBundle)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t, ok := f.transports[id]; ok {
+		return t, nil
+	}
+	var roots *x509.CertPool
+	if len(caBundle) > 0 {
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(caBundle) {
+			return nil, fail(InvalidCABundle, "spec.caBundle (or what spec.caBundleRef names) holds no certificate that can be parsed; put the CA's PEM certificate there.")
+		}
+	}
+	for other, t := range f.transports {
+		if len(f.transports) < maxTransports {
+			break
+		}
+		t.CloseIdleConnections()
+		delete(f.transports, other)
+	}
+	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	t := &http.Transport{
+		DialContext:            f.dial,
+		DialTLSContext:         f.dialTLS(config),
+		TLSClientConfig:        config,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // decompressed here, under the size limit
+		MaxResponseHeaderBytes: maxHeaders,
+		MaxIdleConns:           16,
+		MaxIdleConnsPerHost:    1,
+		IdleConnTimeout:        30 * time.Second,
+	}
+	if f.options.Proxy != nil {
+		t.Proxy = http.ProxyURL(f.options.Proxy)
+		t.DialContext, t.DialTLSContext = nil, nil // the administrator chose the proxy's address
+	}
+	f.transports[id] = t
+	return t, nil
+}
+
+// read judges the response and reads its body.
+func (f *Fetcher) read(resp *http.Response, r Request, host string) (*Document, error) {
+	doc := &Document{
+		ETag: validator(resp.Header.Get("ETag")), LastModified: validator(resp.Header.Get("Last-Modified")),
+		FinalURL: resp.Request.URL.Redacted(),
+	}
+	doc.Lifetime, doc.HasLifetime = lifetime(resp.Header, f.options.Now())
+	switch {
+	case resp.StatusCode == http.StatusNotModified && (r.ETag != "" || r.LastModified != ""):
+		doc.NotModified = true
+		if doc.ETag == "" {
+			doc.ETag = r.ETag
+		}
+		if doc.LastModified == "" {
+			doc.LastModified = r.LastModified
+		}
+		return doc, nil
+	case resp.StatusCode != http.StatusOK:
+		return nil, f.unexpected(resp, host)
+	}
+	body, err := f.body(resp, host)
+	if err != nil {
+		return nil, err
+	}
+	doc.Body = body
+	return doc, nil
+}
+
+// unexpected names a status that is not a success.
+func (f *Fetcher) unexpected(resp *http.Response, host string) *Error {
+	code := resp.StatusCode
+	after := retryAfter(resp.Header, f.options.Now())
+	e := fail(UnexpectedStatus, "%s answered spec.jwksURI with HTTP status %d %s; check the path, or ask the issuer.", host, code, http.StatusText(code))
+	switch {
+	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable && after > 0:
+		e = fail(TooManyRequests, "%s asks for fewer requests (HTTP status %d); its Retry-After is honoured.", host, code)
+		e.RetryAfter = after
+	case code >= 300 && code < 400 && code != http.StatusNotModified:
+		e = fail(RedirectRefused, "%s redirects (HTTP status %d) without saying where to; name the final URL in spec.jwksURI.", host, code)
+	}
+	return e
+}
+
+// body reads at most MaxBody bytes, decompressed.
+func (f *Fetcher) body(resp *http.Response, host string) ([]byte, error) {
+	var reader io.Reader = resp.Body
+	switch encoding := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); encoding {
+	case "", "identity":
+	case "gzip":
+		z, err := gzip.NewReader(resp.Body)
+		if err != nil {
+			return nil, f.broken(host, err)
+		}
+		reader = z
+	default:
+		return nil, fail(InvalidResponse, "%s answered spec.jwksURI in a content encoding that was not asked for; have the server mended.", host)
+	}
+	body, err := io.ReadAll(io.LimitReader(reader, MaxBody+1))
+	switch {
+	case len(body) > MaxBody:
+		return nil, fail(TooLarge, "The document at spec.jwksURI is over %d KiB; check that the URL is that of the keys.", MaxBody>>10)
+	case err != nil:
+		return nil, f.broken(host, err)
+	}
+	return body, nil
+}
+
+// broken names an error in the middle of a body.
+func (f *Fetcher) broken(host string, err error) *Error {
+	var corrupt interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
+		return fail(InvalidResponse, "%s answered spec.jwksURI with a damaged gzip encoding; have the server mended.", host)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fail(ConnectionFailed, "%s broke off its answer to spec.jwksURI.", host)
+	case errors.As(err, &corrupt):
+		return f.translate(host, err)
+	}
+	return f.translate(host, fmt.Errorf("reading the body: %w", err))
+}

@@ -1,0 +1,196 @@
+// issuer.go is the server.
+package testissuer
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Issuer is an HTTPS server on loopback with a CA of its own.
+type Issuer struct {
+	address     string
+	certificate tls.Certificate
+	ca          string
+
+	mu       sync.Mutex
+	server   *http.Server
+	keys     []map[string]any
+	headers  http.Header
+	respond  http.HandlerFunc
+	requests int
+}
+
+// Option changes how an issuer starts.
+type Option func(*Issuer)
+
+// WithAddress makes it listen on a loopback address other than a free port of
+// 127.0.0.1.
+func WithAddress(address string) Option {
+	return func(i *Issuer) { i.address = address }
+}
+
+// Start starts an issuer that publishes no key yet.
+func Start(options ...Option) (*Issuer, error) {
+	i := &Issuer{address: "127.0.0.1:0", headers: http.Header{}}
+	for _, o := range options {
+		o(i)
+	}
+	var err error
+	if i.certificate, i.ca, err = newCertificate(); err != nil {
+		return nil, err
+	}
+	return i, i.Restart()
+}
+
+// Restart makes a stopped issuer listen again, on the same port.
+func (i *Issuer) Restart() error {
+	l, err := net.Listen("tcp", i.address)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/jwks.json", i.serveKeys)
+	mux.HandleFunc("/.well-known/openid-configuration", i.serveDiscovery)
+	server := &http.Server{
+		Handler:           mux,
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{i.certificate}, MinVersion: tls.VersionTLS12},
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          log.New(io.Discard, "", 0), // handshakes that fail are part of tests
+	}
+	i.mu.Lock()
+	i.address, i.server = l.Addr().String(), server
+	i.mu.Unlock()
+	go func() { _ = server.ServeTLS(l, "", "") }() // ends with Stop
+	return nil
+}
+
+// Stop makes the issuer refuse connections.
+func (i *Issuer) Stop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_ = i.server.Close() // open connections break, as they would
+}
+
+// Close ends the issuer.
+func (i *Issuer) Close() { i.Stop() }
+
+// URL is the issuer identifier.
+func (i *Issuer) URL() string { return "https://" + i.address }
+
+// JWKSURI is where the keys are.
+func (i *Issuer) JWKSURI() string { return i.URL() + "/jwks.json" }
+
+// CABundle is the PEM certificate of the issuer's CA.
+func (i *Issuer) CABundle() string { return i.ca }
+
+// Publish replaces the published keys.
+func (i *Issuer) Publish(keys ...*Key) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keys = nil
+	for _, k := range keys {
+		i.keys = append(i.keys, k.JWK())
+	}
+}
+
+// Respond scripts the answer to requests for the keys; nil ends that.
+func (i *Issuer) Respond(h http.HandlerFunc) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.respond = h
+}
+
+// Header sets a header of normal answers.
+func (i *Issuer) Header(name, value string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.headers.Set(name, value)
+}
+
+// Requests is how often the keys were asked for.
+func (i *Issuer) Requests() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.requests
+}
+
+func (i *Issuer) serveKeys(w http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	i.requests++
+	respond, headers := i.respond, i.headers.Clone()
+	body, err := json.Marshal(map[string]any{"keys": append([]map[string]any{}, i.keys...)})
+	i.mu.Unlock()
+	if respond != nil {
+		respond(w, r)
+		return
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	for name := range headers {
+		w.Header().Set(name, headers.Get(name))
+	}
+	sum := sha256.Sum256(body)
+	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
+	w.Header().Set("ETag", etag)
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	_, _ = w.Write(body) // a client that hung up is its own problem
+}
+
+func (i *Issuer) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL(), "jwks_uri": i.JWKSURI()}) // likewise
+}
+
+// newCertificate makes a CA and a certificate for loopback.
+func newCertificate() (tls.Certificate, string, error) {
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test issuer CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test issuer"},
+		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	bundle := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, bundle, nil
+}

@@ -1,0 +1,302 @@
+// join.go makes what the verifier knows of one issuer out of three things: the
+// issuer object, the content of its authoritative ConfigMap, and what was known
+// before. It is pure.
+//
+// A key set counts only while the issuer's status names its digest. Write access
+// to a ConfigMap is therefore not key injection:
+//
+//	content's digest is in status ────────────> trusted
+//	else: the held set's digest is in status ─> trusted
+//	else: the held set goes on, with the expiry it had, and only with those of
+//	      its keys that status still calls Active or Retiring
+//
+// A forged status alone adds no key either. It can make the keys that the
+// ConfigMap holds count, and make them count for as long as spec says; and it can
+// take keys away.
+package verifier
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+)
+
+// Object names an issuer object.
+type Object struct {
+	// Kind is api.TrustedIssuerKind or api.ClusterTrustedIssuerKind.
+	Kind string
+	// Namespace is empty for the cluster kind.
+	Namespace string
+	// Name is metadata.name.
+	Name string
+}
+
+// String is the object as people write it: kind namespace/name.
+func (o Object) String() string {
+	if o.Namespace == "" {
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
+}
+
+// Issuer is all that the verifier knows of one issuer object. It never changes:
+// news make another one.
+type Issuer struct {
+	// Object is whom it speaks of, and UID which one of that name.
+	Object Object
+	UID    types.UID
+	// Issuer is the exact "iss".
+	Issuer string
+	// KubernetesAuthentication is nil where the issuer's tokens must not
+	// authenticate to the Kubernetes API.
+	KubernetesAuthentication *api.KubernetesAuthentication
+
+	created    time.Time
+	audiences  []string
+	algorithms []api.Algorithm
+
+	// usable are the keys that may verify tokens now; nil when there are none.
+	usable *keyset.Set
+	// window is the time during which they may.
+	window snapshot.Window
+	// revoked are keys of the held set that must not; nil when there are none.
+	revoked *keyset.Set
+	// revokedIDs are the kids of revoked keys, those that are not held included.
+	revokedIDs []string
+
+	// held is the last key set that status named.
+	held held
+	// recorded is the last success as status has it; success is the one that is
+	// counted from.
+	recorded, success time.Time
+	// keysGeneration is the generation of the spec that gave the keys.
+	keysGeneration int64
+	static         bool
+}
+
+// held is a key set with the window that it had when status last named it.
+type held struct {
+	set    *keyset.Set
+	digest string
+	window snapshot.Window
+}
+
+// allows reports whether spec lets a token use the algorithm.
+func (i *Issuer) allows(a jose.Algorithm) bool {
+	return len(i.algorithms) == 0 || slices.Contains(i.algorithms, api.Algorithm(a))
+}
+
+// revokes reports whether the key that a token claims is a revoked one. It is
+// asked only where no usable key fits.
+func (i *Issuer) revokes(token *jose.Token) bool {
+	if token.HasKeyID && slices.Contains(i.revokedIDs, token.KeyID) {
+		return true
+	}
+	_, err := selectKey(i.revoked, token)
+	return err == nil
+}
+
+// join is what is known of the issuer after an event. data is that of its
+// authoritative ConfigMap, nil when there is none; before is the result of the
+// last join, nil for none. An object with another UID is another issuer:
+// nothing of what was before carries over.
+func join(object api.Issuer, data map[string]string, before *Issuer, now time.Time) *Issuer {
+	next := policyOf(object)
+	if before == nil || before.UID != next.UID {
+		before = &Issuer{}
+	}
+	status := object.IssuerStatus()
+	recorded := status.Snapshot
+	if recorded == nil {
+		recorded = &api.SnapshotStatus{}
+	}
+	next.recorded, next.success = lastSuccess(recorded, before, now)
+	next.keysGeneration = recorded.ObservedGeneration
+	next.static = keysAreStatic(object, recorded, before)
+
+	own := snapshot.Window{
+		LastSuccess: next.success, Static: next.static,
+		CacheTTL: object.IssuerSpec().CacheTTLOrDefault(), StaleTTL: object.IssuerSpec().StaleTTLOrDefault(),
+	}
+	endorsed := next.hold(recorded, data, before, own)
+	next.admit(status, endorsed)
+	return next
+}
+
+// policyOf is the part that comes from spec.
+func policyOf(object api.Issuer) *Issuer {
+	spec := object.IssuerSpec()
+	return &Issuer{
+		Object:                   objectOf(object),
+		UID:                      object.GetUID(),
+		Issuer:                   spec.Issuer,
+		KubernetesAuthentication: authenticationOf(object),
+		created:                  object.GetCreationTimestamp().Time,
+		audiences:                spec.Audiences,
+		algorithms:               spec.AllowedAlgorithms,
+	}
+}
+
+func objectOf(object api.Issuer) Object {
+	return Object{Kind: object.IssuerKind(), Namespace: object.GetNamespace(), Name: object.GetName()}
+}
+
+// authenticationOf is nil also where the schema's promise of a user name prefix
+// is not kept: without one a token could name anybody.
+func authenticationOf(object api.Issuer) *api.KubernetesAuthentication {
+	ka := object.KubernetesAuthentication()
+	if ka == nil || ka.UsernamePrefix == "" {
+		return nil
+	}
+	return ka
+}
+
+// lastSuccess is the time of the last success, as recorded and as it counts. A
+// time that lies too far in the future is brought back once, when it is first
+// seen: bringing it back at every event would move it along with the clock.
+func lastSuccess(recorded *api.SnapshotStatus, before *Issuer, now time.Time) (asRecorded, asCounted time.Time) {
+	if recorded.LastSuccessTime.IsZero() {
+		return time.Time{}, time.Time{}
+	}
+	t := recorded.LastSuccessTime.Time
+	if !before.recorded.IsZero() && before.recorded.Equal(t) {
+		return t, before.success
+	}
+	return t, snapshot.Window{LastSuccess: t}.Capped(now).LastSuccess
+}
+
+// keysAreStatic reports whether the keys in use were given inline, and so never
+// expire. Where the spec has changed since it gave the keys, they are static
+// only if they were so before: an edit from jwksURI to inline keys that cannot
+// be used must not give fetched keys eternal life. Right after a start nothing
+// is known of before; then status tells, which has an expiry for fetched keys.
+func keysAreStatic(object api.Issuer, recorded *api.SnapshotStatus, before *Issuer) bool {
+	switch {
+	case !object.IssuerSpec().Static():
+		return false
+	case recorded.ObservedGeneration == object.GetGeneration():
+		return true
+	case before.held.set != nil && before.keysGeneration == recorded.ObservedGeneration:
+		return before.static
+	default:
+		return recorded.ExpiresAt == nil
+	}
+}
+
+// hold picks the key set and its window, and reports whether status names it.
+func (i *Issuer) hold(recorded *api.SnapshotStatus, data map[string]string, before *Issuer, own snapshot.Window) (endorsed bool) {
+	if set, digest := trustedContent(recorded, data, before.held); set != nil {
+		i.held = held{set: set, digest: digest, window: own}
+		return true
+	}
+	i.held = before.held
+	if names(recorded, i.held.digest) {
+		i.held.window = own
+		return true
+	}
+	// The expiry that it had stands. Where spec has become stricter, that counts.
+	i.held.window.Static = i.held.window.Static && own.Static
+	i.held.window.CacheTTL = min(i.held.window.CacheTTL, own.CacheTTL)
+	i.held.window.StaleTTL = min(i.held.window.StaleTTL, own.StaleTTL)
+	return false
+}
+
+// trustedContent reads the key set of data if status names its digest. A set
+// that is held already is not read again.
+func trustedContent(recorded *api.SnapshotStatus, data map[string]string, have held) (*keyset.Set, string) {
+	digest := snapshot.Digest(data)
+	if !names(recorded, digest) {
+		return nil, ""
+	}
+	if digest == have.digest {
+		return have.set, digest
+	}
+	set, digest, err := snapshot.Decode(data)
+	if err != nil {
+		return nil, ""
+	}
+	return set, digest
+}
+
+// names reports whether status names the digest, as that of the trusted set or
+// of the one that is being published.
+func names(recorded *api.SnapshotStatus, digest string) bool {
+	return digest != "" && (digest == recorded.Digest || digest == recorded.PendingDigest)
+}
+
+// admit picks those of the held keys that may verify tokens.
+func (i *Issuer) admit(status *api.IssuerStatus, endorsed bool) {
+	i.window = i.held.window
+	revoked := i.revocations(status)
+	if i.held.set == nil {
+		return
+	}
+	states := make(map[string]api.KeyState, len(status.Keys))
+	for _, k := range status.Keys {
+		states[k.Thumbprint] = k.State
+	}
+	i.revoked = subset(i.held.set, func(k *jose.Key) bool { return revoked[k.Thumbprint()] })
+	i.usable = subset(i.held.set, func(k *jose.Key) bool {
+		state, listed := states[k.Thumbprint()]
+		trusted := state == api.KeyActive || state == api.KeyRetiring
+		// Keys of a set that is being published are not listed yet.
+		return !revoked[k.Thumbprint()] && (trusted || endorsed && !listed)
+	})
+}
+
+// revocations are the thumbprints that are refused always. Their kids are kept.
+func (i *Issuer) revocations(status *api.IssuerStatus) map[string]bool {
+	thumbprints := map[string]bool{}
+	revoke := func(thumbprint, kid string) {
+		thumbprints[thumbprint] = true
+		if kid != "" {
+			i.revokedIDs = append(i.revokedIDs, kid)
+		}
+	}
+	for _, k := range status.CompromisedKeys {
+		revoke(k.Thumbprint, k.KeyID)
+	}
+	for _, k := range status.Keys {
+		if k.State == api.KeyRevoked {
+			revoke(k.Thumbprint, k.KeyID)
+		}
+	}
+	return thumbprints
+}
+
+// subset is the part of a set that keep wants: the set itself when that is all
+// of it, nil when it is none.
+func subset(set *keyset.Set, keep func(*jose.Key) bool) *keyset.Set {
+	wanted := 0
+	for _, k := range set.Keys() {
+		if keep(k) {
+			wanted++
+		}
+	}
+	switch wanted {
+	case 0:
+		return nil
+	case set.Len():
+		return set
+	}
+	return set.Filter(keep)
+}
+
+// older orders objects for the same issuer: the first one answers TokenReview.
+func older(a, b *Issuer) int {
+	if c := a.created.Compare(b.created); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Object.Name, b.Object.Name)
+}
+
+// deleting reports whether the object is being deleted: trust ends at once.
+func deleting(object metav1.Object) bool { return !object.GetDeletionTimestamp().IsZero() }

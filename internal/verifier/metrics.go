@@ -1,0 +1,28 @@
+// metrics.go counts verdicts. No label holds anything that an issuer or a token
+// can choose.
+package verifier
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+)
+
+// protocol is the label of the way in which a verification was asked for.
+type protocol string
+
+const (
+	protocolForwardAuth protocol = "forward_auth"
+	protocolTokenReview protocol = "token_review"
+)
+
+var verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
+	Name: "jwks_trust_verifications_total",
+	Help: "Verified tokens by protocol (forward_auth, token_review), outcome (accept, refuse, cannot_decide) and reason.",
+}, []string{"protocol", "outcome", "reason"})
+
+func init() { metrics.Registry.MustRegister(verifications) }
+
+// count counts a verdict.
+func count(p protocol, v Verdict) {
+	verifications.WithLabelValues(string(p), v.Outcome.String(), string(v.Reason)).Inc()
+}

@@ -1,0 +1,319 @@
+// server.go is the verifier's HTTP server: HTTPS for both protocols, and, where
+// it is asked for, plain HTTP for forward-auth alone.
+package verifier
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	stdlog "log" //nolint:depguard // the type of http.Server.ErrorLog
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+)
+
+// DefaultMaxInFlight is how many requests of each protocol are worked on at the
+// same time unless ServerOptions says otherwise.
+const DefaultMaxInFlight = 512
+
+const (
+	// maxHeaderBytes leaves room for a token of 16 KiB beside other headers.
+	maxHeaderBytes = 32 << 10
+	// readHeaderTimeout, readTimeout and writeTimeout bound what one slow client
+	// can hold.
+	readHeaderTimeout, readTimeout, writeTimeout = 5 * time.Second, 10 * time.Second, 15 * time.Second
+	// idleTimeout is longer than that of the usual clients, so that it is they
+	// who close idle connections: closing here could cross with a request.
+	idleTimeout = 2 * time.Minute
+	// shutdownTimeout is how long requests may take after the end was announced.
+	// It is shorter than the manager's own patience.
+	shutdownTimeout = 20 * time.Second
+)
+
+// ServerOptions configure a Server.
+type ServerOptions struct {
+	// Address of the HTTPS listener, such as ":9443".
+	Address string
+	// CertFile and KeyFile hold the certificate chain and its key in PEM. They
+	// are read again when they change; while the new ones are no pair, the last
+	// good one is used. Without them there is no HTTPS.
+	CertFile, KeyFile string
+	// ClientCAFile holds the PEM certificates of the authority that signs the
+	// API server's client certificate. It is read again when it changes. Without
+	// it TokenReview is off. Every certificate of that authority for client
+	// authentication may ask: give the webhook an authority of its own.
+	ClientCAFile string
+	// HTTPAddress is that of a plain HTTP listener for forward-auth; empty for
+	// none.
+	HTTPAddress string
+	// MaxInFlight limits how many requests of each protocol are worked on at the
+	// same time; more are answered with 503. 0 means DefaultMaxInFlight.
+	MaxInFlight int
+	// APIAudiences are the audiences of the Kubernetes API server, its
+	// --api-audiences: a token that an issuer of ours vouches for is good for
+	// those as well.
+	APIAudiences []string
+}
+
+// Server answers forward-auth and TokenReview on every replica.
+type Server struct {
+	options     ServerOptions
+	log         logr.Logger
+	forwardAuth *forwardAuth
+	tokenReview *tokenReview // nil when off
+	certificate *certwatcher.CertWatcher
+	tls         *tlsConfig
+
+	address, httpAddress atomic.Value
+}
+
+var (
+	_ manager.Runnable               = (*Server)(nil)
+	_ manager.LeaderElectionRunnable = (*Server)(nil)
+)
+
+// NewServer makes a server that answers from the store. An error means that the
+// options contradict each other or that a file cannot be used. Nothing listens
+// before Start.
+func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) {
+	switch {
+	case (o.CertFile == "") != (o.KeyFile == ""):
+		return nil, errors.New("the certificate file and the key file go together")
+	case o.ClientCAFile != "" && o.CertFile == "":
+		return nil, errors.New("the client CA file needs a certificate file: TokenReview is served over HTTPS alone")
+	case o.MaxInFlight < 0:
+		return nil, errors.New("the limit of requests in flight is negative")
+	case o.MaxInFlight == 0:
+		o.MaxInFlight = DefaultMaxInFlight
+	}
+	s := &Server{
+		options: o, log: log,
+		forwardAuth: &forwardAuth{issuers: store, now: store.now, gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolForwardAuth)},
+	}
+	if o.ClientCAFile != "" {
+		s.tokenReview = &tokenReview{
+			issuers: store, now: store.now, apiAudiences: o.APIAudiences,
+			gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolTokenReview),
+		}
+	}
+	return s, s.loadCertificates()
+}
+
+func (s *Server) loadCertificates() error {
+	if s.options.CertFile == "" {
+		return nil
+	}
+	var err error
+	if s.certificate, err = certwatcher.New(s.options.CertFile, s.options.KeyFile); err != nil {
+		return fmt.Errorf("reading the serving certificate: %w", err)
+	}
+	s.tls, err = newTLSConfig(s.certificate.GetCertificate, s.options.ClientCAFile, s.log)
+	return err
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica
+// answers.
+func (*Server) NeedLeaderElection() bool { return false }
+
+// Addr is the address of the HTTPS listener once Start has opened it, and empty
+// before and without one.
+func (s *Server) Addr() string { return load(&s.address) }
+
+// HTTPAddr is the address of the plain HTTP listener once Start has opened it,
+// and empty before and without one.
+func (s *Server) HTTPAddr() string { return load(&s.httpAddress) }
+
+func load(v *atomic.Value) string {
+	address, _ := v.Load().(string)
+	return address
+}
+
+// Handler serves both protocols, as the HTTPS listener does.
+func (s *Server) Handler() http.Handler {
+	return s.safely(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.tokenReview != nil && r.URL.Path == tokenReviewPath {
+			s.tokenReview.ServeHTTP(w, r)
+			return
+		}
+		s.forwardAuth.ServeHTTP(w, r)
+	}))
+}
+
+// HTTPHandler serves forward-auth alone, as the plain HTTP listener does.
+func (s *Server) HTTPHandler() http.Handler { return s.safely(s.forwardAuth) }
+
+// safely answers 503 where a handler panics. The handlers contain panics of the
+// verification itself; this is for the rest.
+func (s *Server) safely(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				logPanic(s.log, p)
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Start listens and serves until the context ends; then it takes no more
+// connections, and returns when every request has been answered, or after 20 s.
+func (s *Server) Start(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	if err := s.listen(ctx, group); err != nil {
+		cancel()
+		return errors.Join(err, group.Wait())
+	}
+	group.Go(func() error { <-ctx.Done(); return nil })
+	return group.Wait()
+}
+
+// listen opens the listeners and adds what serves them to the group.
+func (s *Server) listen(ctx context.Context, group *errgroup.Group) error {
+	if s.tls != nil {
+		if err := s.serve(ctx, group, s.options.Address, &s.address, s.Handler(), s.tls.listener()); err != nil {
+			return err
+		}
+		group.Go(func() error { return unlessOver(ctx, s.certificate.Start(ctx)) })
+		group.Go(func() error { return s.tls.watch(ctx) })
+	}
+	if s.options.HTTPAddress == "" {
+		return nil
+	}
+	return s.serve(ctx, group, s.options.HTTPAddress, &s.httpAddress, s.HTTPHandler(), nil)
+}
+
+// unlessOver drops an error that only says that the end has come.
+func unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// serve opens a listener and adds its two sides to the group: serving, and
+// shutting down when the context ends. A nil configuration means plain HTTP.
+func (s *Server) serve(ctx context.Context, group *errgroup.Group, address string, bound *atomic.Value, handler http.Handler, config *tls.Config) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("opening the verifier's listener: %w", err)
+	}
+	server := s.httpServer(handler)
+	scheme := "http"
+	if config != nil {
+		listener, scheme = tls.NewListener(listener, config), "https"
+	}
+	bound.Store(listener.Addr().String())
+	s.log.Info("Serving", "scheme", scheme, "address", listener.Addr().String(), "tokenReview", s.tokenReview != nil && config != nil)
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving %s: %w", scheme, err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if err := server.Shutdown(deadline); err != nil {
+			return errors.Join(fmt.Errorf("requests were still running after %s: %w", shutdownTimeout, err), server.Close())
+		}
+		return nil
+	})
+	return nil
+}
+
+// httpServer is a server with all its limits. It speaks HTTP/1.1 alone: HTTP/2
+// costs twice the CPU here, and nobody needs its streams.
+func (s *Server) httpServer(handler http.Handler) *http.Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          stdlog.New(debugWriter{s.log}, "", 0),
+		Protocols:         new(http.Protocols),
+	}
+	server.Protocols.SetHTTP1(true)
+	return server
+}
+
+// debugWriter logs what net/http has to say about connections. Any client can
+// make it say a lot.
+type debugWriter struct{ log logr.Logger }
+
+func (d debugWriter) Write(p []byte) (int, error) {
+	d.log.V(1).Info("HTTP server", "message", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// gate limits how much is worked on at the same time. It never makes anyone
+// wait.
+type gate chan struct{}
+
+func newGate(limit int) gate { return make(gate, limit) }
+
+// enter reports whether there was room; then leave has to follow, once.
+func (g gate) enter() bool {
+	select {
+	case g <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (g gate) leave() { <-g }
+
+// contained runs a verification. A panic in it is "cannot decide".
+func contained(log logr.Logger, verify func() Verdict) (v Verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			logPanic(log, p)
+			v = Verdict{Outcome: CannotDecide, Reason: InternalError}
+		}
+	}()
+	return verify()
+}
+
+// logPanic logs where a panic came from. What it said is left out unless the
+// runtime said it: other values could hold part of a token.
+func logPanic(log logr.Logger, p any) {
+	said := fmt.Sprintf("%T", p)
+	var re runtime.Error
+	if err, ok := p.(error); ok && errors.As(err, &re) {
+		said = re.Error()
+	}
+	log.Error(nil, "A request panicked", "panic", said, "stack", string(debug.Stack()))
+}
+
+// maxLogged is how many bytes of an untrusted value go into the log.
+const maxLogged = 128
+
+// logVerdict logs, at debug level, how a token was judged; never the token.
+func logVerdict(log logr.Logger, v Verdict, object string) {
+	if debug := log.V(1); debug.Enabled() {
+		debug.Info("Judged a token", "outcome", v.Outcome.String(), "reason", v.Reason, "detail", v.Detail,
+			"issuer", object, "untrustedIss", quoted(v.untrustedIssuer), "untrustedKid", quoted(v.untrustedKeyID))
+	}
+}
+
+// quoted is an untrusted value for the log: cut, and in printable ASCII.
+func quoted(s string) string {
+	return strconv.QuoteToASCII(s[:min(len(s), maxLogged)])
+}

@@ -1,0 +1,140 @@
+// tls.go is the TLS side of the verifier's server: the serving certificate and
+// the authority of the client certificates, both replaced while it runs.
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+)
+
+// clientCAInterval is how often the file with the client authority is looked at,
+// as often as the certificate watcher looks at its files.
+const clientCAInterval = 10 * time.Second
+
+// tlsConfig is the configuration for the next handshake.
+type tlsConfig struct {
+	certificate  func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	clientCAFile string
+	interval     time.Duration
+	log          logr.Logger
+
+	read    []byte // what clientCAFile held when it was last good
+	current atomic.Pointer[tls.Config]
+}
+
+// newTLSConfig reads the client authority, if there is to be one.
+func newTLSConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), clientCAFile string, log logr.Logger) (*tlsConfig, error) {
+	c := &tlsConfig{certificate: certificate, clientCAFile: clientCAFile, interval: clientCAInterval, log: log}
+	c.current.Store(c.with(nil))
+	if clientCAFile == "" {
+		return c, nil
+	}
+	if _, err := c.reload(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// with is the configuration for an authority; nil for none. A client without a
+// certificate is let in: forward-auth needs none, and TokenReview looks itself.
+// No session is resumed, because a resumed one would carry along what an
+// authority that is gone has vouched for.
+func (c *tlsConfig) with(authority *x509.CertPool) *tls.Config {
+	config := &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		GetCertificate:         c.certificate,
+		NextProtos:             []string{"http/1.1"},
+		SessionTicketsDisabled: true,
+	}
+	if authority != nil {
+		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, authority
+	}
+	return config
+}
+
+// listener is what a TLS listener is made with: it asks for the current
+// configuration at each handshake.
+func (c *tlsConfig) listener() *tls.Config {
+	config := c.with(nil)
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.current.Load(), nil }
+	return config
+}
+
+// watch reads the client authority again whenever its file has changed. A file
+// that cannot be used leaves the last good authority in place.
+func (c *tlsConfig) watch(ctx context.Context) error {
+	if c.clientCAFile == "" {
+		return nil
+	}
+	ticker := time.NewTicker(c.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			switch changed, err := c.reload(); {
+			case err != nil:
+				c.log.Error(err, "The client CA file cannot be used; the last good one goes on")
+			case changed:
+				c.log.Info("The client CA file has been read again")
+			}
+		}
+	}
+}
+
+// reload reads the file and reports whether it was put to use.
+func (c *tlsConfig) reload() (changed bool, err error) {
+	content, err := os.ReadFile(c.clientCAFile)
+	if err != nil {
+		return false, fmt.Errorf("reading the client CA file: %w", err)
+	}
+	if c.read != nil && bytes.Equal(content, c.read) {
+		return false, nil
+	}
+	pool, err := parseAuthority(content)
+	if err != nil {
+		return false, fmt.Errorf("reading the client CA file: %w", err)
+	}
+	c.read = content
+	c.current.Store(c.with(pool))
+	return true, nil
+}
+
+// parseAuthority reads PEM certificates. Anything that hints at a half-written
+// file is an error: a block that does not end, or is no certificate.
+func parseAuthority(content []byte) (*x509.CertPool, error) {
+	pool, found := x509.NewCertPool(), false
+	for {
+		block, rest := pem.Decode(content)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("it holds a PEM block of type %q", block.Type)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("it holds a certificate that cannot be read: %w", err)
+		}
+		pool.AddCert(certificate)
+		content, found = rest, true
+	}
+	switch {
+	case bytes.Contains(content, []byte("-----BEGIN")):
+		return nil, errors.New("it ends within a certificate")
+	case !found:
+		return nil, errors.New("it holds no certificate")
+	}
+	return pool, nil
+}

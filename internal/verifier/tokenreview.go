@@ -1,0 +1,254 @@
+// tokenreview.go answers the Kubernetes API server's token webhook
+// (authentication.k8s.io/v1 and v1beta1, POST /tokenreview). What the API server
+// makes of an answer decides its form:
+//
+//	good           200, authenticated, user
+//	definite no    200, not authenticated, no error: cached; other authenticators
+//	               go on
+//	cannot decide  200, not authenticated, status.error and the audiences echoed:
+//	               not cached (without the echo it would be)
+//	overload       a bare 503: one call, not cached
+//
+// Never 500, 429 or Retry-After: the API server would come back, and wait.
+package verifier
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authenticationv1beta1 "k8s.io/api/authentication/v1beta1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+const (
+	// tokenReviewPath is where the API server's webhook configuration points.
+	tokenReviewPath = "/tokenreview"
+	// tokenReviewDeadline is how long a review may take in all. The API server
+	// would wait for 30 s, and its user with it.
+	tokenReviewDeadline = 2500 * time.Millisecond
+	// maxReviewSize limits the body of a review, in bytes.
+	maxReviewSize = 1 << 20
+	// reservedPrefix begins the names that only Kubernetes itself gives.
+	reservedPrefix = "system:"
+)
+
+// tokenReview is the handler.
+type tokenReview struct {
+	issuers issuers
+	now     func() time.Time
+	// apiAudiences are those of the API server itself.
+	apiAudiences []string
+	gate         gate
+	log          logr.Logger
+}
+
+// answer is a verdict in the words of TokenReview.
+type answer struct {
+	verdict   Verdict
+	object    string
+	user      authenticationv1.UserInfo
+	audiences []string
+}
+
+func (h *tokenReview) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if status := precheck(w, r); status != 0 {
+		w.WriteHeader(status)
+		return
+	}
+	if !h.gate.enter() {
+		count(protocolTokenReview, Verdict{Outcome: CannotDecide, Reason: Overloaded})
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), tokenReviewDeadline)
+	defer cancel()
+	review, status := readReview(ctx, w, r)
+	if status != 0 {
+		h.gate.leave()
+		w.WriteHeader(status)
+		return
+	}
+	a := h.within(ctx, review.Spec)
+	count(protocolTokenReview, a.verdict)
+	logVerdict(h.log, a.verdict, a.object)
+	writeReview(w, review.TypeMeta, a.status())
+}
+
+// precheck refuses what is no review by the API server, before any of it is
+// read. It returns the HTTP status, or 0.
+func precheck(w http.ResponseWriter, r *http.Request) int {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return http.StatusForbidden
+	}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return http.StatusMethodNotAllowed
+	}
+	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+		return http.StatusUnsupportedMediaType
+	}
+	return 0
+}
+
+// readReview reads the body. Both versions have the same fields. It returns the
+// HTTP status of a failure, or 0.
+func readReview(ctx context.Context, w http.ResponseWriter, r *http.Request) (*authenticationv1.TokenReview, int) {
+	if deadline, ok := ctx.Deadline(); ok {
+		// Not every ResponseWriter can do this; the server's own read timeout
+		// stands in that case.
+		_ = http.NewResponseController(w).SetReadDeadline(deadline)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReviewSize))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, http.StatusRequestEntityTooLarge
+	case err != nil:
+		return nil, http.StatusBadRequest
+	}
+	review := &authenticationv1.TokenReview{}
+	if json.Unmarshal(body, review) != nil || review.Kind != "TokenReview" || !supportedVersion(review.APIVersion) {
+		return nil, http.StatusBadRequest
+	}
+	return review, 0
+}
+
+func supportedVersion(apiVersion string) bool {
+	return apiVersion == authenticationv1.SchemeGroupVersion.String() ||
+		apiVersion == authenticationv1beta1.SchemeGroupVersion.String()
+}
+
+// within judges a review, and gives up waiting at the deadline. The place in the
+// gate is given back when the work has ended, so that work which nobody waits
+// for any more cannot pile up.
+func (h *tokenReview) within(ctx context.Context, spec authenticationv1.TokenReviewSpec) answer {
+	done := make(chan answer, 1)
+	go func() {
+		defer h.gate.leave()
+		a := answer{audiences: spec.Audiences}
+		a.verdict = contained(h.log, func() Verdict {
+			a = h.judge(spec)
+			return a.verdict
+		})
+		done <- a
+	}()
+	select {
+	case a := <-done:
+		return a
+	case <-ctx.Done():
+		return answer{verdict: Verdict{Outcome: CannotDecide, Reason: DeadlineExceeded}, audiences: spec.Audiences}
+	}
+}
+
+// judge judges the token of a review. For a verdict other than Accept nothing
+// but the audiences of the request is passed on.
+func (h *tokenReview) judge(spec authenticationv1.TokenReviewSpec) answer {
+	a := answer{audiences: spec.Audiences}
+	c, refused := decode(spec.Token)
+	if refused != nil {
+		a.verdict = *refused
+		return a
+	}
+	if !h.issuers.Ready() {
+		a.verdict = c.verdict(CannotDecide, NotReady)
+		return a
+	}
+	issuer, ok := h.issuers.ForTokenReview(c.untrustedClaims.Issuer)
+	if !ok {
+		a.verdict = c.verdict(Refuse, UnknownIssuer)
+		return a
+	}
+	a.object = issuer.Object.String()
+	a.verdict = c.judge(issuer, h.now())
+	if a.verdict.Outcome != Accept {
+		return a
+	}
+	user, audiences, reason := h.identify(a.verdict.Claims, issuer.KubernetesAuthentication, spec.Audiences)
+	if reason != "" {
+		a.verdict = c.verdict(Refuse, reason)
+		return a
+	}
+	a.user, a.audiences = user, audiences
+	return a
+}
+
+// identify is who a genuine token stands for, and for which of the requested
+// audiences. It returns the reason of a definite no, or nothing.
+func (h *tokenReview) identify(claims *Claims, ka *api.KubernetesAuthentication, requested []string) (user authenticationv1.UserInfo, audiences []string, reason Reason) {
+	audiences = h.grantedAudiences(claims, requested)
+	if len(requested) > 0 && len(audiences) == 0 {
+		return user, nil, AudienceMismatch
+	}
+	if claims.Subject == "" {
+		return user, nil, SubjectMissing
+	}
+	user.Username = ka.UsernamePrefix + claims.Subject
+	if ka.GroupsPrefix != "" {
+		groups, ok := claims.Groups()
+		if !ok {
+			return user, nil, MalformedClaims
+		}
+		for _, g := range groups {
+			if g != "" {
+				user.Groups = append(user.Groups, ka.GroupsPrefix+g)
+			}
+		}
+	}
+	if slices.ContainsFunc(append([]string{user.Username}, user.Groups...), reserved) {
+		return user, nil, ReservedName
+	}
+	return user, audiences, ""
+}
+
+func reserved(name string) bool { return strings.HasPrefix(name, reservedPrefix) }
+
+// grantedAudiences are the requested ones that the token names, or that the API
+// server itself is known by. That the token is meant for the issuer's audiences
+// has been checked before.
+func (h *tokenReview) grantedAudiences(claims *Claims, requested []string) []string {
+	var granted []string
+	for _, a := range requested {
+		if slices.Contains(claims.Audiences, a) || slices.Contains(h.apiAudiences, a) {
+			granted = append(granted, a)
+		}
+	}
+	return granted
+}
+
+// status is the answer as the API server reads it.
+func (a answer) status() authenticationv1.TokenReviewStatus {
+	switch {
+	case a.verdict.Outcome == Accept && a.user.Username != "":
+		return authenticationv1.TokenReviewStatus{Authenticated: true, User: a.user, Audiences: a.audiences}
+	case a.verdict.Outcome == Refuse:
+		return authenticationv1.TokenReviewStatus{}
+	default:
+		return authenticationv1.TokenReviewStatus{
+			Audiences: a.audiences,
+			Error:     "cannot decide: " + string(a.verdict.Reason) + ": " + a.verdict.Reason.Text(),
+		}
+	}
+}
+
+// writeReview sends an answer in the version of the question. The token is not
+// sent back.
+func writeReview(w http.ResponseWriter, version metav1.TypeMeta, status authenticationv1.TokenReviewStatus) {
+	body, err := json.Marshal(authenticationv1.TokenReview{TypeMeta: version, Status: status})
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+}

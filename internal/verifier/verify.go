@@ -1,0 +1,189 @@
+// verify.go judges a token. It is pure: the token, what is known of the issuer
+// and the time come in; a verdict comes out.
+//
+// The order of the checks (a definite no never waits for keys):
+//
+//	size ─> strict decode ─> algorithm ─> iss ─> aud ─> exp, nbf, iat ─> kid ─> signature
+//
+// What comes from a token is called untrusted until the signature has been
+// checked.
+package verifier
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+)
+
+// Leeway is how far the clocks of the issuer and of the verifier may differ:
+// exp, nbf and iat are judged with that much in the token's favor.
+const Leeway = 60 * time.Second
+
+// Outcome is the answer to the question whether a token is good.
+type Outcome int
+
+// The outcomes. A verdict that nobody filled in is "cannot decide".
+const (
+	// CannotDecide: the token may be good; ask again.
+	CannotDecide Outcome = iota
+	// Refuse is a definite no.
+	Refuse
+	// Accept: the token is good.
+	Accept
+)
+
+// String is the outcome as the metric label "outcome" has it.
+func (o Outcome) String() string {
+	switch o {
+	case Accept:
+		return "accept"
+	case Refuse:
+		return "refuse"
+	case CannotDecide:
+		return "cannot_decide"
+	}
+	return "cannot_decide"
+}
+
+// Verdict is the outcome of a verification.
+type Verdict struct {
+	// Outcome is the answer, and Reason its cause.
+	Outcome Outcome
+	Reason  Reason
+	// Detail says more about a malformed token, for the log. It holds nothing of
+	// the token.
+	Detail string
+	// Claims are those of an accepted token; nil otherwise.
+	Claims *Claims
+
+	// untrustedIssuer and untrustedKeyID are for the log.
+	untrustedIssuer, untrustedKeyID string
+}
+
+// Verify judges a token in compact form with the keys and the policy of one
+// issuer, at the time now.
+func Verify(token string, issuer *Issuer, now time.Time) Verdict {
+	c, refused := decode(token)
+	if refused != nil {
+		return *refused
+	}
+	return c.judge(issuer, now)
+}
+
+// candidate is a token that is well-formed, and no more than that.
+type candidate struct {
+	token           *jose.Token
+	untrustedClaims Claims
+}
+
+// decode reads a token strictly: its size, its form, its header and its claims.
+// The verdict is nil when all is well.
+func decode(token string) (*candidate, *Verdict) {
+	if token == "" {
+		return nil, &Verdict{Outcome: Refuse, Reason: TokenMissing}
+	}
+	parsed, err := jose.ParseToken(token)
+	if err != nil {
+		reason, detail := joseReason(err)
+		return nil, &Verdict{Outcome: Refuse, Reason: reason, Detail: detail}
+	}
+	claims, problem := decodeClaims(parsed.Payload)
+	if problem != "" {
+		return nil, &Verdict{Outcome: Refuse, Reason: MalformedClaims, Detail: problem, untrustedKeyID: parsed.KeyID}
+	}
+	return &candidate{token: parsed, untrustedClaims: claims}, nil
+}
+
+// judge runs the checks after decoding, in order.
+func (c *candidate) judge(issuer *Issuer, now time.Time) Verdict {
+	if reason := c.checkClaims(issuer, now); reason != "" {
+		return c.verdict(Refuse, reason)
+	}
+	key, outcome, reason := c.findKey(issuer, now)
+	if key == nil {
+		return c.verdict(outcome, reason)
+	}
+	if err := key.Verify(c.token); err != nil {
+		return c.verdict(Refuse, SignatureInvalid)
+	}
+	v := c.verdict(Accept, Accepted)
+	v.Claims = &c.untrustedClaims // the signature vouches for them now
+	return v
+}
+
+func (c *candidate) verdict(outcome Outcome, reason Reason) Verdict {
+	return Verdict{
+		Outcome: outcome, Reason: reason,
+		untrustedIssuer: c.untrustedClaims.Issuer, untrustedKeyID: c.token.KeyID,
+	}
+}
+
+// checkClaims judges all that needs no key. It returns the reason of a definite
+// no, or nothing.
+func (c *candidate) checkClaims(issuer *Issuer, now time.Time) Reason {
+	untrusted := &c.untrustedClaims
+	switch {
+	case !issuer.allows(c.token.Algorithm):
+		return AlgorithmNotAllowed
+	case untrusted.Issuer == "" || untrusted.Issuer != issuer.Issuer:
+		return IssuerMismatch
+	case !intersects(untrusted.Audiences, issuer.audiences):
+		return AudienceMismatch
+	}
+	return untrusted.checkTimes(now)
+}
+
+// checkTimes judges exp, nbf and iat (RFC 7519 sections 4.1.4 to 4.1.6).
+func (c *Claims) checkTimes(now time.Time) Reason {
+	latest := now.Add(Leeway)
+	switch {
+	case c.ExpiresAt.IsZero():
+		return ExpiryMissing
+	case !now.Before(c.ExpiresAt.Add(Leeway)):
+		return TokenExpired
+	case latest.Before(c.NotBefore):
+		return TokenNotYetValid
+	case latest.Before(c.IssuedAt):
+		return IssuedInFuture
+	}
+	return ""
+}
+
+// findKey looks up the key within the issuer. Without one it says how the
+// verification ends.
+func (c *candidate) findKey(issuer *Issuer, now time.Time) (*jose.Key, Outcome, Reason) {
+	key, err := selectKey(issuer.usable, c.token)
+	if errors.Is(err, keyset.ErrUnknownKey) && issuer.revokes(c.token) {
+		return nil, Refuse, KeyRevoked
+	}
+	state := issuer.window.State(now)
+	switch {
+	case state == snapshot.Expired:
+		return nil, CannotDecide, SnapshotExpired
+	case issuer.usable == nil || state != snapshot.Fresh && state != snapshot.Stale:
+		return nil, CannotDecide, NoSnapshot
+	case err == nil && key != nil:
+		return key, CannotDecide, ""
+	case errors.Is(err, keyset.ErrAmbiguousKey):
+		return nil, Refuse, AmbiguousKey
+	case errors.Is(err, keyset.ErrAlgorithmMismatch):
+		return nil, Refuse, KeyAlgorithmMismatch
+	}
+	return nil, CannotDecide, UnknownKey
+}
+
+// selectKey finds the key for a token in a set, which may be nil.
+func selectKey(set *keyset.Set, token *jose.Token) (*jose.Key, error) {
+	if set == nil {
+		return nil, keyset.ErrUnknownKey
+	}
+	return set.Select(token.KeyID, token.HasKeyID, token.Algorithm)
+}
+
+func intersects(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}

@@ -1,0 +1,190 @@
+// Package api tests what the schema of the two kinds lets in, on a real API
+// server: there is no admission webhook.
+package api
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
+)
+
+// spec is a good one, with the given lines in place of its own.
+func spec(lines ...string) string {
+	fields := map[string]string{
+		"issuer":    "issuer: https://issuer.example.com/",
+		"audiences": "audiences: [orders]",
+		"jwksURI":   "jwksURI: https://issuer.example.com/jwks.json?p=b2c",
+	}
+	var extra []string
+	for _, l := range lines {
+		name, value, _ := strings.Cut(l, ":")
+		if value == "" {
+			delete(fields, name)
+			continue
+		}
+		delete(fields, name)
+		extra = append(extra, l)
+	}
+	for _, l := range fields {
+		extra = append(extra, l)
+	}
+	return strings.Join(extra, "\n")
+}
+
+func object(kind, name, specText string) *unstructured.Unstructured {
+	var content map[string]any
+	if err := yaml.Unmarshal([]byte(specText), &content); err != nil {
+		panic(err)
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{"spec": content}}
+	u.SetGroupVersionKind(api.GroupVersion.WithKind(kind))
+	u.SetName(name)
+	if kind == api.TrustedIssuerKind {
+		u.SetNamespace("default")
+	}
+	return u
+}
+
+func start(t *testing.T) client.Client {
+	if testing.Short() {
+		t.Skip("needs a control plane")
+	}
+	g := NewWithT(t)
+	env, err := harness.NewControlPlane(true, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	cfg, err := env.Start()
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = env.Stop() })
+	scheme := runtime.NewScheme()
+	g.Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	g.Expect(api.AddToScheme(scheme)).To(Succeed())
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	g.Expect(err).NotTo(HaveOccurred())
+	return c
+}
+
+func TestSchema(t *testing.T) {
+	c := start(t)
+	ctx := context.Background()
+
+	t.Run("refuses, with a message that names the fix", func(t *testing.T) {
+		for name, tc := range map[string]struct{ kind, spec, message string }{
+			"no issuer":                     {spec: spec("issuer"), message: "spec.issuer: Required"},
+			"an issuer that is no URI":      {spec: spec(`issuer: "a b:c"`), message: "StringOrURI"},
+			"no audiences":                  {spec: spec("audiences"), message: "spec.audiences: Required"},
+			"an empty list of audiences":    {spec: spec("audiences: []"), message: "spec.audiences"},
+			"an empty audience":             {spec: spec(`audiences: [""]`), message: "spec.audiences[0]"},
+			"the same audience twice":       {spec: spec("audiences: [a, a]"), message: "Duplicate"},
+			"THREATS 28: http":              {spec: spec("jwksURI: http://issuer.example.com/jwks"), message: "jwksURI must be an https URL"},
+			"THREATS 28: user information":  {spec: spec("jwksURI: https://me:pw@issuer.example.com/jwks"), message: "user information"},
+			"THREATS 28: a fragment":        {spec: spec("jwksURI: 'https://issuer.example.com/jwks#x'"), message: "fragment"},
+			"no host":                       {spec: spec("jwksURI: 'https:///jwks'"), message: "jwksURI must name a host"},
+			"no URL at all":                 {spec: spec("jwksURI: jwks.json"), message: "jwksURI must be an https URL"},
+			"neither jwksURI nor jwks":      {spec: spec("jwksURI"), message: "set exactly one of jwksURI"},
+			"both jwksURI and jwks":         {spec: spec(`jwks: '{"keys":[]}'`), message: "set exactly one of jwksURI"},
+			"a CA for inline keys":          {spec: spec("jwksURI", `jwks: '{"keys":[]}'`, "caBundle: '-----BEGIN CERTIFICATE-----'"), message: "apply to fetched keys"},
+			"a CA that is no PEM":           {spec: spec("caBundle: abc"), message: "PEM block of type CERTIFICATE"},
+			"two CAs":                       {spec: spec("caBundle: '-----BEGIN CERTIFICATE-----'", "caBundleRef: {clusterTrustBundle: {name: x}}"), message: "at most one of caBundle and caBundleRef"},
+			"a CA reference to nothing":     {spec: spec("caBundleRef: {}"), message: "exactly one of the fields in [configMap clusterTrustBundle]"},
+			"THREATS 43: another namespace": {spec: spec("caBundleRef: {configMap: {name: x, key: y, namespace: kube-system}}"), message: "unknown field"},
+			"cacheTTL too short":            {spec: spec("cacheTTL: 1m"), message: "cacheTTL must be a duration from 2m to 24h"},
+			"cacheTTL too long":             {spec: spec("cacheTTL: 25h"), message: "cacheTTL must be a duration from 2m to 24h"},
+			"cacheTTL that is no duration":  {spec: spec("cacheTTL: soon"), message: "cacheTTL must be a duration from 2m to 24h"},
+			"staleTTL too long":             {spec: spec("staleTTL: 169h"), message: "staleTTL must be a duration from 0s to 168h"},
+			"staleTTL negative":             {spec: spec("staleTTL: -1s"), message: "staleTTL must be a duration from 0s to 168h"},
+			"a symmetric algorithm":         {spec: spec("allowedAlgorithms: [HS256]"), message: "Unsupported value"},
+			"algorithm none":                {spec: spec("allowedAlgorithms: [none]"), message: "Unsupported value"},
+			"too many redirects":            {spec: spec("maxRedirects: 4"), message: "spec.maxRedirects"},
+			"Kubernetes login for a namespaced kind": {
+				spec: spec("kubernetesAuthentication: {usernamePrefix: 'x:'}"), message: "unknown field",
+			},
+			"Kubernetes login without a prefix": {
+				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {}"), message: "usernamePrefix: Required",
+			},
+			"Kubernetes login as the system": {
+				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {usernamePrefix: 'system:x'}"), message: "must not begin with system:",
+			},
+			"Kubernetes groups of the system": {
+				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {usernamePrefix: 'x:', groupsPrefix: 'system:'}"), message: "must not begin with system:",
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				kind := tc.kind
+				if kind == "" {
+					kind = api.TrustedIssuerKind
+				}
+				strict := client.WithFieldValidation(c, metav1.FieldValidationStrict)
+				err := strict.Create(ctx, object(kind, "bad", tc.spec), client.DryRunAll)
+				g := NewWithT(t)
+				g.Expect(err).To(MatchError(ContainSubstring(tc.message)))
+				g.Expect(apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)).To(BeTrue())
+			})
+		}
+	})
+
+	t.Run("THREATS 42: refuses a name that leaves no room for the ConfigMap's", func(t *testing.T) {
+		g := NewWithT(t)
+		g.Expect(c.Create(ctx, object(api.TrustedIssuerKind, strings.Repeat("a", 249), spec()), client.DryRunAll)).
+			To(MatchError(ContainSubstring("at most 248 characters")))
+		g.Expect(c.Create(ctx, object(api.TrustedIssuerKind, strings.Repeat("a", 248), spec()), client.DryRunAll)).To(Succeed())
+		g.Expect(c.Create(ctx, object(api.ClusterTrustedIssuerKind, strings.Repeat("a", 253), spec()), client.DryRunAll)).To(Succeed())
+	})
+
+	t.Run("fills in the defaults, the status for kstatus included", func(t *testing.T) {
+		g := NewWithT(t)
+		u := object(api.TrustedIssuerKind, "defaults", spec())
+		g.Expect(c.Create(ctx, u)).To(Succeed())
+		for path, want := range map[string]any{
+			"spec.cacheTTL": "10m", "spec.staleTTL": "24h", "spec.maxRedirects": int64(0),
+			"spec.keyUses": []any{"sig"}, "status.observedGeneration": int64(-1),
+		} {
+			got, _, err := unstructured.NestedFieldNoCopy(u.Object, strings.Split(path, ".")...)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(got).To(Equal(want), path)
+		}
+	})
+
+	t.Run("refuses a change of issuer, and lets everything else change", func(t *testing.T) {
+		g := NewWithT(t)
+		u := object(api.TrustedIssuerKind, "immutable", spec())
+		g.Expect(c.Create(ctx, u)).To(Succeed())
+		base := u.DeepCopy()
+		g.Expect(unstructured.SetNestedField(u.Object, "https://issuer.example.com", "spec", "issuer")).To(Succeed())
+		g.Expect(c.Patch(ctx, u.DeepCopy(), client.MergeFrom(base))).To(MatchError(ContainSubstring("issuer is immutable")))
+		u = base.DeepCopy()
+		g.Expect(unstructured.SetNestedField(u.Object, "https://other.example.com/jwks", "spec", "jwksURI")).To(Succeed())
+		g.Expect(c.Patch(ctx, u, client.MergeFrom(base))).To(Succeed())
+	})
+
+	t.Run("names that are no URL are good issuers too", func(t *testing.T) {
+		for _, issuer := range []string{"orders", "urn:example:issuer", "https://issuer.example.com", "spiffe://example.org"} {
+			u := object(api.TrustedIssuerKind, "ok", spec("issuer: '"+issuer+"'"))
+			NewWithT(t).Expect(c.Create(ctx, u, client.DryRunAll)).To(Succeed(), issuer)
+		}
+	})
+
+	t.Run("kubectl get all does not list issuers, and their own category does", func(t *testing.T) {
+		g := NewWithT(t)
+		for _, name := range []string{"trustedissuers", "clustertrustedissuers"} {
+			crd := &unstructured.Unstructured{}
+			crd.SetAPIVersion("apiextensions.k8s.io/v1")
+			crd.SetKind("CustomResourceDefinition")
+			g.Expect(c.Get(ctx, client.ObjectKey{Name: name + "." + api.GroupVersion.Group}, crd)).To(Succeed())
+			categories, _, err := unstructured.NestedStringSlice(crd.Object, "spec", "names", "categories")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(categories).To(Equal([]string{"jwks-trust"}))
+		}
+	})
+}

@@ -1,0 +1,340 @@
+// world.go starts and stops the parts: etcd and kube-apiserver, the issuer, and
+// the manager with the rights that config/rbac gives it.
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
+)
+
+// world is everything that runs.
+type world struct {
+	dir      string // for files; removed at the end
+	env      *envtest.Environment
+	address  string // of the verifier
+	client   *http.Client
+	issuer   *testissuer.Issuer
+	manager  *exec.Cmd
+	exited   chan struct{}
+	log      *os.File
+	kubeconf string
+
+	// what the steps hand on to each other
+	oldKey, newKey *testissuer.Key
+	goodToken      string
+	apiIssuer      string
+	stopped        time.Time
+}
+
+// newWorld starts all parts but the manager's objects: the steps do the rest.
+func newWorld(ctx context.Context, managerBinary string) (w *world, err error) {
+	w = &world{exited: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			w.printLog()
+			w.close()
+		}
+	}()
+	if w.dir, err = os.MkdirTemp("", "jwks-trust-demo-"); err != nil {
+		return w, err
+	}
+	if w.address, err = harness.FreeAddress(); err != nil {
+		return w, err
+	}
+	say("Starting etcd and kube-apiserver, with our verifier as its token webhook ...")
+	if err = w.startControlPlane(); err != nil {
+		return w, err
+	}
+	say("Starting an issuer that the demo can script, on HTTPS with a CA of its own ...")
+	if w.issuer, err = testissuer.Start(); err != nil {
+		return w, err
+	}
+	w.oldKey = testissuer.NewKey("key-1", "RS256")
+	w.issuer.Publish(w.oldKey)
+	say("Installing the CRDs and the manager's rights, and starting the manager ...")
+	if err = w.install(ctx); err != nil {
+		return w, err
+	}
+	return w, w.startManager(ctx, managerBinary)
+}
+
+// startControlPlane starts the API server with a webhook configuration that
+// points to where the verifier will listen.
+func (w *world) startControlPlane() error {
+	ca, err := harness.NewAuthority("demo serving CA")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"server", "client"} {
+		cert, key, err := ca.Issue(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(w.write(name+".crt", cert), w.write(name+".key", key)); err != nil {
+			return err
+		}
+	}
+	w.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12},
+	}}
+	webhook := clientcmdapi.NewConfig()
+	webhook.Clusters["verifier"] = &clientcmdapi.Cluster{Server: "https://" + w.address + "/tokenreview", CertificateAuthority: w.path("ca.crt")}
+	webhook.AuthInfos["api-server"] = &clientcmdapi.AuthInfo{ClientCertificate: w.path("client.crt"), ClientKey: w.path("client.key")}
+	webhook.Contexts["webhook"] = &clientcmdapi.Context{Cluster: "verifier", AuthInfo: "api-server"}
+	webhook.CurrentContext = "webhook"
+	if err := errors.Join(w.write("ca.crt", ca.PEM()), clientcmd.WriteToFile(*webhook, w.path("webhook.yaml"))); err != nil {
+		return err
+	}
+	if w.env, err = harness.NewControlPlane(false, map[string]string{
+		"authentication-token-webhook-config-file": w.path("webhook.yaml"),
+		"authentication-token-webhook-version":     "v1",
+		"authentication-token-webhook-cache-ttl":   "10s",
+		"api-audiences":                            apiAudience,
+	}); err != nil {
+		return err
+	}
+	if _, err := w.env.Start(); err != nil {
+		return fmt.Errorf("starting the control plane: %w", err)
+	}
+	w.kubeconf = w.path("admin.yaml")
+	return w.write("admin.yaml", w.env.KubeConfig)
+}
+
+// install applies what a user would: the CRDs, the namespace and the rights.
+func (w *world) install(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"apply", "-k", filepath.Join(harness.Root(), "config", "crd")},
+		{"create", "namespace", harness.OperatorNamespace},
+		{"apply", "-k", filepath.Join(harness.Root(), "config", "rbac")},
+		{"wait", "--for=condition=Established", "--timeout=30s", "crd/trustedissuers.jwks-trust.dev", "crd/clustertrustedissuers.jwks-trust.dev"},
+	} {
+		if out, err := w.kubectlQuiet(ctx, args...); err != nil {
+			return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return nil
+}
+
+// startManager runs the manager as its service account, so that the demo also
+// shows that its rights suffice.
+func (w *world) startManager(ctx context.Context, binary string) error {
+	token, err := w.kubectlQuiet(ctx, "create", "token", "jwks-trust-manager", "-n", harness.OperatorNamespace, "--duration=24h")
+	if err != nil {
+		return fmt.Errorf("making a token for the manager: %w\n%s", err, token)
+	}
+	admin, err := clientcmd.LoadFromFile(w.kubeconf)
+	if err != nil {
+		return err
+	}
+	for name := range admin.AuthInfos {
+		admin.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: strings.TrimSpace(token)}
+	}
+	if err := clientcmd.WriteToFile(*admin, w.path("manager.yaml")); err != nil {
+		return err
+	}
+	probes, err := harness.FreeAddress()
+	if err != nil {
+		return err
+	}
+	if w.log, err = os.Create(w.path("manager.log")); err != nil {
+		return err
+	}
+	w.manager = exec.Command(binary, //nolint:gosec // the binary that make built
+		"--kubeconfig", w.path("manager.yaml"),
+		"--operator-namespace", harness.OperatorNamespace,
+		"--verifier-bind-address", w.address,
+		"--tls-cert-file", w.path("server.crt"), "--tls-private-key-file", w.path("server.key"),
+		"--tokenreview-client-ca-file", w.path("ca.crt"),
+		"--api-audiences", apiAudience,
+		"--egress-allow-cidr", "127.0.0.0/8",
+		"--health-probe-bind-address", probes,
+		"--zap-log-level", "debug",
+	)
+	w.manager.Stdout, w.manager.Stderr = w.log, w.log
+	if err := w.manager.Start(); err != nil {
+		return fmt.Errorf("starting the manager (make build makes it): %w", err)
+	}
+	go func() {
+		_ = w.manager.Wait() // its exit is what matters, not the code
+		close(w.exited)
+	}()
+	return within(ctx, 60*time.Second, 250*time.Millisecond, "the manager to become ready", func() (bool, error) {
+		select {
+		case <-w.exited:
+			return false, errors.New("the manager ended")
+		default:
+		}
+		resp, err := http.Get("http://" + probes + "/readyz") //nolint:gosec,noctx // a loopback address of ours
+		if err != nil {
+			return false, nil //nolint:nilerr // not listening yet
+		}
+		return resp.StatusCode == http.StatusOK, resp.Body.Close()
+	})
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) write(name string, content []byte) error {
+	return os.WriteFile(w.path(name), content, 0o600)
+}
+
+// kubectl runs kubectl, shows command and output, and returns the output.
+func (w *world) kubectl(ctx context.Context, args ...string) (string, error) {
+	fmt.Printf("   $ kubectl %s\n", shown(args))
+	out, err := w.kubectlQuiet(ctx, args...)
+	for _, line := range strings.Split(strings.TrimRight(out, "\n"), "\n") {
+		fmt.Println("     " + line)
+	}
+	if err != nil {
+		return out, fmt.Errorf("kubectl %s: %w", shown(args), err)
+	}
+	return out, nil
+}
+
+// shown is a command line with tokens and folders made short.
+func shown(args []string) string {
+	short := make([]string, len(args))
+	for i, a := range args {
+		switch {
+		case strings.HasPrefix(a, "--token="):
+			a = "--token=<token>"
+		case filepath.IsAbs(a):
+			a = filepath.Base(a)
+		case strings.ContainsAny(a, " {}"):
+			a = "'" + a + "'"
+		}
+		short[i] = a
+	}
+	return strings.Join(short, " ")
+}
+
+func (w *world) kubectlQuiet(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(harness.Assets(), "kubectl"), append([]string{"--kubeconfig", w.kubeconf}, args...)...) //nolint:gosec // our own build
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// kubectlAs runs kubectl with a bearer token and nothing else.
+func (w *world) kubectlAs(ctx context.Context, token string, args ...string) (string, error) {
+	bare := clientcmdapi.NewConfig()
+	bare.Clusters["demo"] = &clientcmdapi.Cluster{Server: w.env.Config.Host, CertificateAuthorityData: w.env.Config.CAData}
+	bare.Contexts["demo"] = &clientcmdapi.Context{Cluster: "demo"}
+	bare.CurrentContext = "demo"
+	if !strings.HasPrefix(bare.Clusters["demo"].Server, "https://") {
+		bare.Clusters["demo"].Server = "https://" + bare.Clusters["demo"].Server
+	}
+	if err := clientcmd.WriteToFile(*bare, w.path("bare.yaml")); err != nil {
+		return "", err
+	}
+	before := w.kubeconf
+	w.kubeconf = w.path("bare.yaml")
+	defer func() { w.kubeconf = before }()
+	return w.kubectl(ctx, append([]string{"--token=" + token}, args...)...)
+}
+
+// wait leaves the world running until ctx ends, and says how to play with it.
+func (w *world) wait(ctx context.Context) error {
+	fmt.Printf(`
+Everything keeps running until you press Ctrl-C. In another terminal:
+
+  export KUBECONFIG=%s
+  export PATH=%s:$PATH
+  kubectl get trustedissuers,clustertrustedissuers -A -o wide
+  kubectl describe trustedissuer -n orders orders
+  TOKEN=$(cat %s)
+  curl -i --cacert %s -H "Authorization: Bearer $TOKEN" https://%s/forward-auth/ns/orders/orders
+  kubectl --token="$TOKEN" auth whoami
+  tail -f %s
+`, w.kubeconf, harness.Assets(), w.path("token"), w.path("ca.crt"), w.address, w.path("manager.log"))
+	token := w.newKey.Sign(testissuer.Claims(w.issuer.URL(), "alice", audience, time.Now(), 24*time.Hour))
+	if err := w.write("token", []byte(token)); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// close stops everything and removes the files.
+func (w *world) close() {
+	if w.manager != nil && w.manager.Process != nil {
+		_ = w.manager.Process.Signal(syscall.SIGTERM) // it may have ended already
+		select {
+		case <-w.exited:
+		case <-time.After(30 * time.Second):
+			_ = w.manager.Process.Kill()
+		}
+	}
+	if w.issuer != nil {
+		w.issuer.Close()
+	}
+	if w.env != nil {
+		if err := w.env.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stopping the control plane:", err)
+		}
+	}
+	if w.log != nil {
+		_ = w.log.Close()
+	}
+	_ = os.RemoveAll(w.dir)
+}
+
+// printLog shows the end of the manager's log, for a step that failed.
+func (w *world) printLog() {
+	if w.log == nil {
+		return
+	}
+	content, err := os.ReadFile(w.path("manager.log"))
+	if err != nil {
+		return
+	}
+	const most = 8 << 10
+	if len(content) > most {
+		content = content[len(content)-most:]
+	}
+	fmt.Fprintf(os.Stderr, "\nThe end of the manager's log:\n")
+	_, _ = io.Copy(os.Stderr, bytes.NewReader(content))
+}
+
+// within looks for a condition every so often, with a sign of life every ten seconds.
+func within(ctx context.Context, limit, every time.Duration, what string, done func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	started, told := time.Now(), time.Now()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		if time.Since(told) >= 10*time.Second {
+			told = time.Now()
+			say(fmt.Sprintf("... waiting for %s (%s)", what, time.Since(started).Round(time.Second)))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited %s for %s", time.Since(started).Round(time.Second), what)
+		case <-tick.C:
+		}
+	}
+}
+
+func say(line string) { fmt.Println("   " + line) }

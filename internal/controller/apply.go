@@ -3,6 +3,7 @@
 // Every write carries the resourceVersion of what it was computed from, so that
 // a manager with an old view gets a conflict instead of undoing newer work, and
 // a ConfigMap that is not ours is never touched.
+
 package controller
 
 import (

@@ -1,5 +1,6 @@
 // copy.go keeps the ConfigMap that users of a TrustedIssuer mount: a copy of the
 // authoritative one, in the issuer's own namespace.
+
 package controller
 
 import (

@@ -1,5 +1,6 @@
 // events.go says which events a change of status is worth. It is pure; the
 // caller sends them, once status has been saved.
+
 package controller
 
 import (
@@ -13,8 +14,9 @@ import (
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
 
-// maxNote is the longest note that the events API takes, in bytes.
-const maxNote = 1024
+// maxText is the longest text that is passed on, in bytes: as much as the events
+// API takes as a note.
+const maxText = 1024
 
 // event is one entry for the events API (events.k8s.io/v1).
 type event struct {
@@ -29,7 +31,7 @@ type event struct {
 func eventsFor(old, next *api.IssuerStatus, a *attempt) []event {
 	var out []event
 	add := func(kind, reason, action, note string) {
-		out = append(out, event{kind: kind, reason: reason, action: action, note: cut(note, maxNote)})
+		out = append(out, event{kind: kind, reason: reason, action: action, note: cut(note)})
 	}
 	fetchEvents(old, next, add)
 	skippedEvent(old, a, add)
@@ -114,10 +116,10 @@ func list(names []string) string {
 	return fmt.Sprintf("%q", names)
 }
 
-// cut shortens s to at most n bytes, between two characters.
-func cut(s string, n int) string {
-	if len(s) <= n {
+// cut shortens s to at most maxText bytes, between two characters.
+func cut(s string) string {
+	if len(s) <= maxText {
 		return s
 	}
-	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
+	return strings.ToValidUTF8(s[:maxText-len("…")], "") + "…"
 }

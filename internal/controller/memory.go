@@ -1,6 +1,7 @@
 // memory.go holds what a manager process remembers of each issuer between two
 // reconciliations. None of it is needed for correctness after a restart: status
 // and the ConfigMaps say everything that must survive.
+
 package controller
 
 import (

@@ -15,6 +15,7 @@
 // Nothing that a user or an issuer does brings two fetches closer together
 // than minAttemptSpacing, and no response header brings two scheduled ones
 // closer than minRefreshInterval.
+
 package controller
 
 import (

@@ -239,7 +239,7 @@ func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, 
 	s := issuer.IssuerStatus()
 	return planFetch(planInput{
 		now: now, generation: issuer.GetGeneration(), spec: issuer.IssuerSpec(), status: s,
-		request: cut(issuer.GetAnnotations()[api.AnnotationRefresh], maxHandled),
+		request: cut(issuer.GetAnnotations()[api.AnnotationRefresh]),
 		last:    m.last,
 		readmit: m.readmit,
 		lost:    trusted == nil && s.Snapshot != nil && s.Snapshot.Digest != "",
@@ -447,11 +447,11 @@ func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
 // each value of it, and reports whether it did.
 func applyClear(issuer api.Issuer) bool {
 	value, status := issuer.GetAnnotations()[api.AnnotationClearCompromised], issuer.IssuerStatus()
-	if value == "" || cut(value, maxHandled) == status.HandledClear {
+	if value == "" || cut(value) == status.HandledClear {
 		return false
 	}
 	clearCompromised(status, value)
-	status.HandledClear = cut(value, maxHandled)
+	status.HandledClear = cut(value)
 	return true
 }
 

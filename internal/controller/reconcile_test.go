@@ -376,7 +376,7 @@ var _ = Describe("A ConfigMap of ours", func() {
 		s.events()
 		s.issuer.Stop() // whatever is repaired is repaired without the issuer
 	})
-	forged := `{"keys":[{"kid":"evil","kty":"RSA"}]}`
+	const forged = `{"keys":[{"kid":"evil","kty":"RSA"}]}`
 	update := func(key client.ObjectKey, change func(*corev1.ConfigMap)) {
 		GinkgoHelper()
 		cm := configMap(s.ctx, key)
@@ -540,7 +540,7 @@ var _ = Describe("Two ClusterTrustedIssuers for one issuer", func() {
 	It("share no TokenReview: the younger one is stalled until the older one goes", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.r.New = func() api.Issuer { return &api.ClusterTrustedIssuer{} }
-		make := func(name string) client.ObjectKey {
+		created := func(name string) client.ObjectKey {
 			cti := &api.ClusterTrustedIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
 			cti.Spec.IssuerSpec = s.spec()
 			cti.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{UsernamePrefix: "x:"}
@@ -548,7 +548,7 @@ var _ = Describe("Two ClusterTrustedIssuers for one issuer", func() {
 			DeferCleanup(func(ctx context.Context) { s.remove(ctx, name) })
 			return client.ObjectKey{Name: name}
 		}
-		first, second := make(s.key.Namespace+"-a"), make(s.key.Namespace+"-b")
+		first, second := created(s.key.Namespace+"-a"), created(s.key.Namespace+"-b")
 		status := func(key client.ObjectKey) api.IssuerStatus {
 			GinkgoHelper()
 			_, err := s.r.Reconcile(ctx, reconcile.Request{NamespacedName: key})

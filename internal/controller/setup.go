@@ -1,4 +1,5 @@
 // setup.go wires the reconcilers of both kinds to a manager.
+
 package controller
 
 import (

@@ -1,6 +1,7 @@
 // source.go obtains the keys of an issuer, from its server or from the spec,
 // and turns every way in which that can fail into a reason and a message. It
 // is the one translator of errors into conditions and retries.
+
 package controller
 
 import (

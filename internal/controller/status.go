@@ -1,5 +1,6 @@
 // status.go computes the next status of an issuer from its last one and from
 // what a reconciliation found out. It is pure: no client, no clock.
+
 package controller
 
 import (
@@ -23,8 +24,6 @@ const (
 	// recordAfter is the part of cacheTTL after which a success that changed
 	// nothing but its own time is written down.
 	recordAfter = 0.7
-	// maxHandled bounds what status repeats of an annotation, in bytes.
-	maxHandled = 1024
 	// lapseMargin is the time that a refresh may take, retries included, before
 	// a recorded freshness must not have ended.
 	lapseMargin = 15 * time.Second

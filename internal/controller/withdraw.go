@@ -1,4 +1,5 @@
 // withdraw.go ends the trust in an issuer whose object is being deleted.
+
 package controller
 
 import (

@@ -1,6 +1,7 @@
 // egress.go says which addresses may be fetched from. jwksURI comes from users
 // of namespaces: without this they could make the controller, which sits inside
 // the cluster, ask whatever it can reach.
+
 package fetch
 
 import (

@@ -1,4 +1,5 @@
 // error.go is how a fetch can fail.
+
 package fetch
 
 import (
@@ -7,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -37,9 +39,9 @@ const (
 type Retry int
 
 const (
-	// RetryBackoff: time.
+	// RetryBackoff says: time.
 	RetryBackoff Retry = iota
-	// RetryAfterChange: only a change of spec, or of the administrator's policy.
+	// RetryAfterChange says: only a change of spec, or of the administrator's policy.
 	RetryAfterChange
 )
 
@@ -111,10 +113,18 @@ func (f *Fetcher) translate(host string, err error) *Error {
 	if e := translateTLS(host, err); e != nil {
 		return e
 	}
-	e := fail(ConnectionFailed, "spec.jwksURI: the connection to %s failed: %s.", host, connectionProblem(err))
+	e := fail(InvalidResponse, "%s does not answer spec.jwksURI with well-formed HTTP, or with headers over %d KiB; have the server mended.", host, maxHeaders>>10)
+	if problem := connectionProblem(err); problem != "" {
+		e = fail(ConnectionFailed, "spec.jwksURI: the connection to %s failed: %s.", host, problem)
+	}
 	e.err = err
 	return e
 }
+
+// proxyError is a proxy that does not connect us.
+type proxyError struct{ status int }
+
+func (e *proxyError) Error() string { return fmt.Sprintf("proxy: HTTP status %d", e.status) }
 
 func isTimeout(err error) bool {
 	var n net.Error
@@ -132,9 +142,14 @@ func lookupProblem(e *lookupError) string {
 	return "the lookup failed"
 }
 
-// connectionProblem describes an error without ports of ours, which would make
-// each occurrence a new one.
+// connectionProblem describes what is wrong with a connection, without ports of
+// ours, which would make each occurrence a new one. It is empty when the
+// connection is not to blame.
 func connectionProblem(err error) string {
+	var proxy *proxyError
+	if errors.As(err, &proxy) {
+		return fmt.Sprintf("the proxy of the manager's flag --egress-proxy answered with HTTP status %d", proxy.status)
+	}
 	for _, known := range []struct {
 		is   error
 		text string
@@ -145,12 +160,18 @@ func connectionProblem(err error) string {
 		{syscall.ENETUNREACH, "the network is unreachable"},
 		{syscall.EPIPE, "the server closed the connection"},
 		{context.Canceled, "the manager is stopping"},
+		{io.EOF, "the server closed the connection"},
+		{io.ErrUnexpectedEOF, "the server closed the connection"},
 	} {
 		if errors.Is(err, known.is) {
 			return known.text
 		}
 	}
-	return "the server closed the connection, or does not speak HTTP"
+	var network *net.OpError
+	if errors.As(err, &network) {
+		return "it broke"
+	}
+	return ""
 }
 
 // translateTLS names what is wrong with the server's side of TLS; nil if it is

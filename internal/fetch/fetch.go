@@ -3,13 +3,13 @@
 package fetch
 
 import (
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -247,6 +247,12 @@ func (f *Fetcher) transport(caBundle []byte) (*http.Transport, error) {
 	if f.options.Proxy != nil {
 		t.Proxy = http.ProxyURL(f.options.Proxy)
 		t.DialContext, t.DialTLSContext = nil, nil // the administrator chose the proxy's address
+		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
+			if r.StatusCode != http.StatusOK {
+				return &proxyError{r.StatusCode}
+			}
+			return nil
+		}
 	}
 	f.transports[id] = t
 	return t, nil
@@ -321,14 +327,12 @@ func (f *Fetcher) body(resp *http.Response, host string) ([]byte, error) {
 
 // broken names an error in the middle of a body.
 func (f *Fetcher) broken(host string, err error) *Error {
-	var corrupt interface{ Timeout() bool }
+	var corrupt flate.CorruptInputError
 	switch {
-	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
 		return fail(InvalidResponse, "%s answered spec.jwksURI with a damaged gzip encoding; have the server mended.", host)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fail(ConnectionFailed, "%s broke off its answer to spec.jwksURI.", host)
-	case errors.As(err, &corrupt):
-		return f.translate(host, err)
 	}
-	return f.translate(host, fmt.Errorf("reading the body: %w", err))
+	return f.translate(host, err)
 }

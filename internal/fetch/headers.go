@@ -1,6 +1,7 @@
 // headers.go reads the headers that say how long a document is fresh, and when
 // to come back. Servers send nonsense in them: it counts as nothing said, or as
 // zero, never as a long time.
+
 package fetch
 
 import (
@@ -72,7 +73,7 @@ func seconds(s string) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return min(time.Duration(min(n, uint64(maxLifetime/time.Second)))*time.Second, maxLifetime) //nolint:gosec // bounded
+	return min(time.Duration(min(n, uint64(maxLifetime/time.Second)))*time.Second, maxLifetime)
 }
 
 // retryAfter is when to come back (RFC 9110 section 10.2.3), at most 15 minutes

@@ -1,5 +1,6 @@
 // helpers_test.go signs tokens and writes keys with the standard library alone,
 // so that what the tests feed in does not come from the code under test.
+
 package jose_test
 
 import (

@@ -1,5 +1,6 @@
 // json.go reads JSON the way that security needs it: what two readers could
 // understand differently is refused.
+
 package jose
 
 import (

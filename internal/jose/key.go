@@ -1,4 +1,5 @@
 // key.go is an admitted public key: what it is, and its one canonical form.
+
 package jose
 
 import (

@@ -1,4 +1,5 @@
 // parse.go admits public keys, one at a time, from what an issuer publishes.
+
 package jose
 
 import (

@@ -1,4 +1,5 @@
 // private.go judges keys that were published with private members.
+
 package jose
 
 import (

@@ -1,4 +1,5 @@
 // token.go is the strict preflight of tokens.
+
 package jose
 
 import (

@@ -1,5 +1,6 @@
 // verify.go checks signatures. The library's verifiers are used where they are
 // exact, and the standard library where they are not.
+
 package jose
 
 import (

@@ -1,4 +1,5 @@
 // weak.go recognises keys that are well-formed and yet protect nothing.
+
 package jose
 
 import (

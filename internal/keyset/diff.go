@@ -1,4 +1,5 @@
 // diff.go compares two sets by what identifies their keys.
+
 package keyset
 
 import (

@@ -35,7 +35,11 @@ type Set struct {
 // newSet sorts the keys and encodes them.
 func newSet(keys []*Key) *Set {
 	slices.SortFunc(keys, func(a, b *Key) int {
-		return cmp.Or(cmp.Compare(a.KeyID(), b.KeyID()), cmp.Compare(a.Thumbprint(), b.Thumbprint()))
+		return cmp.Or(
+			cmp.Compare(a.KeyID(), b.KeyID()),
+			cmp.Compare(a.Thumbprint(), b.Thumbprint()),
+			cmp.Compare(a.Algorithm(), b.Algorithm()), // one key for two algorithms
+		)
 	})
 	encoded := make([][]byte, 0, len(keys))
 	for _, k := range keys {
@@ -43,6 +47,15 @@ func newSet(keys []*Key) *Set {
 	}
 	text := slices.Concat([]byte(`{"keys":[`), bytes.Join(encoded, []byte(",")), []byte(`]}`))
 	return &Set{keys: keys, json: text, digest: Digest(text)}
+}
+
+// setOf is the set of the candidates' keys.
+func setOf(candidates []candidate) *Set {
+	keys := make([]*Key, 0, len(candidates))
+	for _, c := range candidates {
+		keys = append(keys, c.key)
+	}
+	return newSet(keys)
 }
 
 // JSON is the set in its one canonical form (RFC 7517 section 5). Callers must
@@ -121,28 +134,32 @@ func (s *Set) only(alg Algorithm) (*Key, error) {
 }
 
 // Decode reads back what JSON wrote. Anything that would not be written the
-// same way, to the byte, is an error.
+// same way, to the byte, is an error, and so are keys that Parse would not have
+// put into one set.
 func Decode(jwksJSON []byte) (*Set, error) {
-	if err := jose.CheckJSON(jwksJSON, maxDepth); err != nil {
+	members, err := jose.Members(jwksJSON)
+	if err != nil {
 		return nil, err
 	}
-	var document struct {
-		Keys []json.RawMessage `json:"keys"`
+	var list []json.RawMessage
+	if err := json.Unmarshal(members["keys"], &list); err != nil {
+		return nil, errNotCanonical
 	}
-	if err := json.Unmarshal(jwksJSON, &document); err != nil {
-		return nil, errors.New("not a JSON Web Key Set")
-	}
-	keys := make([]*Key, 0, len(document.Keys))
-	for _, raw := range document.Keys {
-		k, err := jose.ParseKey(raw)
+	var parser jose.Parser
+	candidates := make([]candidate, 0, len(list))
+	for i, raw := range list {
+		k, err := parser.ParseKey(raw)
 		if err != nil {
 			return nil, err
 		}
-		keys = append(keys, k)
+		candidates = append(candidates, candidate{i, k})
 	}
-	set := newSet(keys)
+	var dropped Parsed
+	set := setOf(dropped.dropNameless(dropped.dropDuplicates(candidates)))
 	if !bytes.Equal(set.json, jwksJSON) {
-		return nil, errors.New("not in canonical form")
+		return nil, errNotCanonical
 	}
 	return set, nil
 }
+
+var errNotCanonical = errors.New("the key set is not in its canonical form")

@@ -1,5 +1,6 @@
 // parse.go admits the keys of a document, one by one: a bad key costs only
 // itself.
+
 package keyset
 
 import (
@@ -7,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -14,19 +16,20 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 )
 
-const (
-	// MaxKeys is the most keys that a document may have.
-	MaxKeys = 100
-	// maxDepth bounds the nesting of a document.
-	maxDepth = 32
-)
+// MaxKeys is the most keys that a document may have.
+const MaxKeys = 100
 
-// Reasons of Error.
+// Reasons of Error. They are those of the API's conditions.
 const (
-	ReasonNotAKeySet        = "NotAKeySet"
-	ReasonEmptyKeySet       = "EmptyKeySet"
-	ReasonNoUsableKeys      = "NoUsableKeys"
-	ReasonTooManyKeys       = "TooManyKeys"
+	// ReasonNotAKeySet: neither a JSON Web Key Set nor a map of certificates.
+	ReasonNotAKeySet = "NotAKeySet"
+	// ReasonEmptyKeySet: "keys" is empty.
+	ReasonEmptyKeySet = "EmptyKeySet"
+	// ReasonNoUsableKeys: there are keys, but none is admitted.
+	ReasonNoUsableKeys = "NoUsableKeys"
+	// ReasonTooManyKeys: there are more than MaxKeys.
+	ReasonTooManyKeys = "TooManyKeys"
+	// ReasonPrivateKeyExposed: none is admitted, and there are private members.
 	ReasonPrivateKeyExposed = "PrivateKeyExposed"
 )
 
@@ -57,28 +60,40 @@ type Policy struct {
 
 // Skipped is a key that was left out.
 type Skipped struct {
-	// Index is its place in the document, from 0; -1 where places mean nothing.
+	// Index is its place in the document, from 0; in a map of certificates, its
+	// place among the sorted kids.
 	Index int
-	// KeyID is its kid, shortened and made printable.
-	KeyID  string
+	// KeyID is its kid, shortened to 128 bytes and made printable.
+	KeyID string
+	// Reason is one of jose's reasons for keys, or one of the above.
 	Reason string
 }
 
-// Compromised is a key that was published with its private part.
-type Compromised struct{ KeyID, Thumbprint string }
+// Compromised is a key that was published with its genuine private part.
+type Compromised struct {
+	// KeyID is its kid, shortened to 128 bytes and made printable.
+	KeyID string
+	// Thumbprint is that of its public part (RFC 7638).
+	Thumbprint string
+}
 
 // Parsed is what became of a document.
 type Parsed struct {
 	// Set is nil when Parse returns an error; the other two always count.
-	Set         *Set
-	Skipped     []Skipped
+	Set *Set
+	// Skipped are the keys that were left out.
+	Skipped []Skipped
+	// Compromised are the keys of which the document has the private part, each
+	// once.
 	Compromised []Compromised
 }
 
 // Error says why a document yields no set.
 type Error struct {
+	// Reason is one of the constants Reason….
 	Reason string
-	// Message is for people, and holds no byte of the document.
+	// Message is for people: it says what to fix, and holds no byte of the
+	// document.
 	Message string
 }
 
@@ -112,11 +127,7 @@ func Parse(document []byte, p Policy) (Parsed, error) {
 	if len(admitted) == 0 {
 		return out, out.nothingLeft()
 	}
-	keys := make([]*Key, 0, len(admitted))
-	for _, c := range admitted {
-		keys = append(keys, c.key)
-	}
-	out.Set = newSet(keys)
+	out.Set = setOf(admitted)
 	return out, nil
 }
 
@@ -128,38 +139,29 @@ type entry struct {
 	certificate []byte
 }
 
-func (e entry) parse() (*Key, error) {
+func (e entry) parse(parser *jose.Parser) (*Key, error) {
 	if e.certificate != nil {
 		return jose.KeyFromCertificate(e.kid, e.certificate)
 	}
-	return jose.ParseKey(e.raw)
+	return parser.ParseKey(e.raw)
 }
 
 // split takes the document apart without judging its keys.
 func split(document []byte) ([]entry, error) {
-	wrong := func(what string) error {
-		return &Error{ReasonNotAKeySet, "The document at spec.jwksURI (or in spec.jwks) is not a JSON Web Key Set: " + what + ". Check that the URL is that of the keys."}
-	}
-	if err := jose.CheckJSON(document, maxDepth); err != nil {
-		return nil, wrong(err.Error())
-	}
-	if trimmed := bytes.TrimSpace(document); trimmed[0] != '{' {
-		return nil, wrong("it is not a JSON object")
-	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(document, &members); err != nil {
-		return nil, wrong("it is not a JSON object")
+	members, err := jose.Members(document)
+	if err != nil {
+		return nil, notAKeySet(notJSON(document, err))
 	}
 	raw, has := members["keys"]
 	if !has {
-		if certificates := certificateMap(members); certificates != nil {
-			return certificates, nil
+		if entries := certificates(members); entries != nil {
+			return entries, nil
 		}
-		return nil, wrong(`it has no member "keys"`)
+		return nil, notAKeySet(whatElse(members))
 	}
 	var list []json.RawMessage
 	if raw[0] != '[' || json.Unmarshal(raw, &list) != nil {
-		return nil, wrong(`its member "keys" is not an array`)
+		return nil, notAKeySet(`its member "keys" is not an array`)
 	}
 	entries := make([]entry, 0, len(list))
 	for i, k := range list {
@@ -168,21 +170,44 @@ func split(document []byte) ([]entry, error) {
 	return entries, nil
 }
 
-// certificateMap reads a map from kid to PEM certificate; nil if it is none.
-func certificateMap(members map[string]json.RawMessage) []entry {
-	entries := make([]entry, 0, len(members))
-	for kid, raw := range members {
+// certificates reads a map from kid to PEM certificate; nil if it is none.
+func certificates(members map[string]json.RawMessage) []entry {
+	var entries []entry
+	for _, kid := range slices.Sorted(maps.Keys(members)) {
 		var text string
-		if json.Unmarshal(raw, &text) != nil || !strings.HasPrefix(text, "-----BEGIN CERTIFICATE-----") {
+		if json.Unmarshal(members[kid], &text) != nil || !strings.HasPrefix(text, "-----BEGIN CERTIFICATE-----") {
 			return nil
 		}
-		entries = append(entries, entry{index: -1, kid: kid, certificate: []byte(text)})
+		entries = append(entries, entry{index: len(entries), kid: kid, certificate: []byte(text)})
 	}
-	if len(entries) == 0 {
-		return nil
-	}
-	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.kid, b.kid) })
 	return entries
+}
+
+// notJSON says what a document that is no JSON object seems to be.
+func notJSON(document []byte, err error) string {
+	switch text := bytes.TrimSpace(document); {
+	case len(text) == 0:
+		return "it is empty"
+	case text[0] == '<':
+		return "it seems to be a web page"
+	}
+	return err.Error()
+}
+
+// whatElse says what an object without keys seems to be.
+func whatElse(members map[string]json.RawMessage) string {
+	if _, has := members["kty"]; has {
+		return `it is a single key, which has to stand in the array "keys" of an object`
+	}
+	if _, has := members["jwks_uri"]; has {
+		return `it is the issuer's discovery document, whose "jwks_uri" is the URL of the keys`
+	}
+	return `it has no member "keys"`
+}
+
+func notAKeySet(why string) error {
+	return &Error{ReasonNotAKeySet, "The document is not a JSON Web Key Set: " + why +
+		". Check that spec.jwksURI is the URL of the keys, or that spec.jwks holds them."}
 }
 
 // kidOf is the kid of a key that may be anything.
@@ -197,45 +222,69 @@ func kidOf(raw json.RawMessage) string {
 
 // admit parses each key and applies the policy.
 func (out *Parsed) admit(entries []entry, p Policy) []candidate {
-	uses := p.Uses
-	if len(uses) == 0 {
-		uses = []string{"sig"}
-	}
+	var parser jose.Parser
 	var admitted []candidate
 	for _, e := range entries {
-		key, err := e.parse()
-		var exposed *jose.ExposedKeyError
-		var refused *jose.Error
-		switch {
-		case errors.As(err, &exposed):
-			out.Compromised = append(out.Compromised, Compromised{printable(exposed.KeyID), exposed.Thumbprint})
-			out.skip(e.index, e.kid, string(jose.PrivateKeyExposed))
-		case errors.As(err, &refused):
-			out.skip(e.index, e.kid, string(refused.Reason))
-		case err != nil:
-			out.skip(e.index, e.kid, string(jose.MalformedKey))
-		case key.Use() != "" && !slices.Contains(uses, key.Use()):
-			out.skip(e.index, e.kid, SkippedUse)
-		case len(p.Algorithms) > 0 && !slices.ContainsFunc(p.Algorithms, key.Fits):
-			out.skip(e.index, e.kid, SkippedAlgorithm)
-		default:
-			admitted = append(admitted, candidate{e.index, key})
+		key, err := e.parse(&parser)
+		if reason := out.judge(key, err, p); reason != "" {
+			out.skip(e.index, e.kid, reason)
+			continue
 		}
+		admitted = append(admitted, candidate{e.index, key})
 	}
 	return admitted
 }
 
-// dropRevoked leaves out revoked keys, those that are compromised in this very
-// document included: a set may hold the same key with and without its private
-// part.
+// judge is why a key is left out, taken by itself; "" when it is not.
+func (out *Parsed) judge(key *Key, err error, p Policy) string {
+	var exposed *jose.ExposedKeyError
+	var refused *jose.Error
+	switch {
+	case errors.As(err, &exposed):
+		out.expose(exposed)
+		return string(jose.PrivateKeyExposed)
+	case errors.As(err, &refused):
+		return string(refused.Reason)
+	case err != nil:
+		return string(jose.MalformedKey)
+	case !p.admitsUse(key.Use()):
+		return SkippedUse
+	case len(p.Algorithms) > 0 && !slices.ContainsFunc(p.Algorithms, key.Fits):
+		return SkippedAlgorithm
+	}
+	return ""
+}
+
+// admitsUse judges a declared "use"; none is no obstacle.
+func (p Policy) admitsUse(use string) bool {
+	if len(p.Uses) == 0 {
+		return use == "" || use == "sig"
+	}
+	return use == "" || slices.Contains(p.Uses, use)
+}
+
+// expose notes a compromised key, once.
+func (out *Parsed) expose(e *jose.ExposedKeyError) {
+	if !out.exposes(e.Thumbprint) {
+		out.Compromised = append(out.Compromised, Compromised{printable(e.KeyID), e.Thumbprint})
+	}
+}
+
+// exposes reports whether the document has the private part of a key.
+func (out *Parsed) exposes(thumbprint string) bool {
+	return slices.ContainsFunc(out.Compromised, func(c Compromised) bool { return c.Thumbprint == thumbprint })
+}
+
+// dropRevoked leaves out revoked keys, and those whose private part stands
+// elsewhere in this very document.
 func (out *Parsed) dropRevoked(in []candidate, p Policy) []candidate {
 	return slices.DeleteFunc(in, func(c candidate) bool {
 		_, revoked := p.Revoked[c.key.Thumbprint()]
-		revoked = revoked || slices.ContainsFunc(out.Compromised, func(x Compromised) bool { return x.Thumbprint == c.key.Thumbprint() })
-		if revoked {
-			out.skip(c.index, c.key.KeyID(), SkippedRevoked)
+		if !revoked && !out.exposes(c.key.Thumbprint()) {
+			return false
 		}
-		return revoked
+		out.skip(c.index, c.key.KeyID(), SkippedRevoked)
+		return true
 	})
 }
 
@@ -267,20 +316,20 @@ func (out *Parsed) dropDuplicates(in []candidate) []candidate {
 // dropNameless leaves out keys without a kid where another key could serve the
 // same tokens.
 func (out *Parsed) dropNameless(in []candidate) []candidate {
-	rivals := func(c candidate) bool {
-		return slices.ContainsFunc(in, func(o candidate) bool {
-			return o.key != c.key && slices.ContainsFunc(o.key.Algorithms(), c.key.Fits)
-		})
-	}
-	var kept []candidate
+	serving := map[Algorithm]int{}
 	for _, c := range in {
-		if c.key.KeyID() == "" && rivals(c) {
-			out.skip(c.index, "", SkippedNoKeyID)
-			continue
+		for _, a := range c.key.Algorithms() {
+			serving[a]++
 		}
-		kept = append(kept, c)
 	}
-	return kept
+	return slices.DeleteFunc(in, func(c candidate) bool {
+		hasRival := slices.ContainsFunc(c.key.Algorithms(), func(a Algorithm) bool { return serving[a] > 1 })
+		if c.key.KeyID() != "" || !hasRival {
+			return false
+		}
+		out.skip(c.index, "", SkippedNoKeyID)
+		return true
+	})
 }
 
 func (out *Parsed) skip(index int, kid, reason string) {
@@ -299,22 +348,21 @@ func (out *Parsed) nothingLeft() error {
 	}
 	slices.Sort(parts)
 	why := strings.Join(parts, ", ")
-	if len(out.Compromised) > 0 {
-		return &Error{ReasonPrivateKeyExposed, "The key set holds the private part of its keys, so that anybody can sign: " + why + ". Have the issuer replace these keys at once, and publish public ones."}
+	if counts[string(jose.PrivateKeyExposed)] > 0 {
+		return &Error{ReasonPrivateKeyExposed, "No key of the set was admitted, and some have private members, with which anybody can sign: " + why +
+			". Have the issuer replace these keys at once, and publish their public members only."}
 	}
-	return &Error{ReasonNoUsableKeys, "No key of the set was admitted: " + why + ". Have the issuer publish a usable key, or widen spec.allowedAlgorithms or spec.keyUses."}
+	return &Error{ReasonNoUsableKeys, "No key of the set was admitted: " + why +
+		". Have the issuer publish a usable key, or widen spec.allowedAlgorithms or spec.keyUses."}
 }
 
 // printable shortens a kid, and makes it safe to show.
 func printable(kid string) string {
-	kid = strings.Map(func(r rune) rune {
+	kid = kid[:min(len(kid), jose.MaxKeyID)]
+	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			return '?'
 		}
 		return r
 	}, kid)
-	for len(kid) > jose.MaxKeyID {
-		kid = kid[:len(kid)-1]
-	}
-	return strings.ToValidUTF8(kid, "")
 }

@@ -18,12 +18,12 @@ func TestWindow(t *testing.T) {
 		after  time.Duration
 		want   State
 	}{
-		"never fetched":                                     {Window{CacheTTL: time.Hour, StaleTTL: time.Hour}, 0, Pending},
-		"just fetched":                                      {usual, 0, Fresh},
-		"last moment of freshness":                          {usual, 10*time.Minute - 1, Fresh},
-		"freshness ends":                                    {usual, 10 * time.Minute, Stale},
-		"last moment of trust":                              {usual, 24*time.Hour - 1, Stale},
-		"trust ends":                                        {usual, 24 * time.Hour, Expired},
+		"never fetched":            {Window{CacheTTL: time.Hour, StaleTTL: time.Hour}, 0, Pending},
+		"just fetched":             {usual, 0, Fresh},
+		"last moment of freshness": {usual, 10*time.Minute - 1, Fresh},
+		"freshness ends":           {usual, 10 * time.Minute, Stale},
+		"last moment of trust":     {usual, 24*time.Hour - 1, Stale},
+		"trust ends":               {usual, 24 * time.Hour, Expired},
 		"staleTTL 0 expires with freshness, and not before": {strict, 10*time.Minute - 1, Fresh},
 		"staleTTL 0 never serves stale":                     {strict, 10 * time.Minute, Expired},
 		"a clock set back leaves fresh keys fresh":          {usual, -time.Hour, Fresh},

@@ -1,4 +1,5 @@
 // issuer.go is the server.
+
 package testissuer
 
 import (

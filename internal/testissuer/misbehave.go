@@ -1,4 +1,5 @@
 // misbehave.go scripts the answers of issuers that are broken or hostile.
+
 package testissuer
 
 import (

@@ -1,5 +1,6 @@
 // claims.go reads the registered claims of a token (RFC 7519 section 4.1) with
 // their exact types. Other claims are not looked at.
+
 package verifier
 
 import (

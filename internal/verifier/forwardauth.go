@@ -10,6 +10,7 @@
 //
 // Any method will do, and the body is not read: proxies pass on those of the
 // request that they ask about.
+
 package verifier
 
 import (

@@ -1,5 +1,6 @@
 // helpers_test.go makes issuers, snapshots and tokens for the tests of this
 // package.
+
 package verifier
 
 import (

@@ -13,6 +13,7 @@
 // A forged status alone adds no key either. It can make the keys that the
 // ConfigMap holds count, and make them count for as long as spec says; and it can
 // take keys away.
+
 package verifier
 
 import (

@@ -1,5 +1,6 @@
 // metrics.go counts verdicts. No label holds anything that an issuer or a token
 // can choose.
+
 package verifier
 
 import (

@@ -1,5 +1,6 @@
 // reasons.go is the closed set of reasons that a verdict can bear. They are
 // stable: clients, dashboards and tests match on them.
+
 package verifier
 
 import (

@@ -1,5 +1,6 @@
 // server.go is the verifier's HTTP server: HTTPS for both protocols, and, where
 // it is asked for, plain HTTP for forward-auth alone.
+
 package verifier
 
 import (

@@ -1,5 +1,6 @@
 // store.go is the index of what the verifier knows. Writers (watch.go) join one
 // issuer at a time; readers (the protocols) get finished, immutable entries.
+
 package verifier
 
 import (

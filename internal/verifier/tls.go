@@ -1,5 +1,6 @@
 // tls.go is the TLS side of the verifier's server: the serving certificate and
 // the authority of the client certificates, both replaced while it runs.
+
 package verifier
 
 import (

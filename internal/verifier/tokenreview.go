@@ -10,6 +10,7 @@
 //	overload       a bare 503: one call, not cached
 //
 // Never 500, 429 or Retry-After: the API server would come back, and wait.
+
 package verifier
 
 import (

@@ -7,6 +7,7 @@
 //
 // What comes from a token is called untrusted until the signature has been
 // checked.
+
 package verifier
 
 import (
@@ -162,7 +163,7 @@ func (c *candidate) findKey(issuer *Issuer, now time.Time) (*jose.Key, Outcome, 
 	}
 	state := issuer.window.State(now)
 	switch {
-	case state == snapshot.Expired:
+	case issuer.usable != nil && state == snapshot.Expired:
 		return nil, CannotDecide, SnapshotExpired
 	case issuer.usable == nil || state != snapshot.Fresh && state != snapshot.Stale:
 		return nil, CannotDecide, NoSnapshot

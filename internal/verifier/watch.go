@@ -1,6 +1,7 @@
 // watch.go feeds the store: informers on the two kinds and on the authoritative
 // ConfigMaps in the operator's namespace, and nothing else. Each event touches
 // one UID.
+
 package verifier
 
 import (

@@ -182,7 +182,7 @@ func (w *world) startManager(ctx context.Context, binary string) error {
 			return false, errors.New("the manager ended")
 		default:
 		}
-		resp, err := http.Get("http://" + probes + "/readyz") //nolint:gosec,noctx // a loopback address of ours
+		resp, err := http.Get("http://" + probes + "/readyz") //nolint:noctx // a loopback address of ours
 		if err != nil {
 			return false, nil //nolint:nilerr // not listening yet
 		}

@@ -1,0 +1,444 @@
+package verifier
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	. "github.com/onsi/gomega"
+)
+
+// authority signs certificates.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+func newAuthority(t testing.TB, name string) *authority {
+	t.Helper()
+	a := &authority{}
+	a.certificate, a.key = signed(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, nil)
+	return a
+}
+
+// signed makes a key and a certificate for it; without an authority it signs
+// itself.
+func signed(t testing.TB, template *x509.Certificate, by *authority) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	g := NewWithT(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	g.Expect(err).NotTo(HaveOccurred())
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := template, key
+	if by != nil {
+		parent, signer = by.certificate, by.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	g.Expect(err).NotTo(HaveOccurred())
+	certificate, err := x509.ParseCertificate(der)
+	g.Expect(err).NotTo(HaveOccurred())
+	return certificate, key
+}
+
+// serving is a certificate for 127.0.0.1.
+func (a *authority) serving(t testing.TB) tls.Certificate {
+	return a.issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "verifier"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// client is a certificate of a client.
+func (a *authority) client(t testing.TB) tls.Certificate {
+	return a.issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "kube-apiserver"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+}
+
+func (a *authority) issue(t testing.TB, template *x509.Certificate) tls.Certificate {
+	t.Helper()
+	certificate, key := signed(t, template, a)
+	return tls.Certificate{Certificate: [][]byte{certificate.Raw}, PrivateKey: key, Leaf: certificate}
+}
+
+func (a *authority) pem() []byte { return certificatePEM(a.certificate.Raw) }
+
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func keyPEM(t testing.TB, c tls.Certificate) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func write(t testing.TB, file string, content []byte) {
+	t.Helper()
+	NewWithT(t).Expect(os.WriteFile(file, content, 0o600)).To(Succeed())
+}
+
+// running is a started server with its files.
+type running struct {
+	*Server
+	options  ServerOptions
+	servers  *authority
+	clients  *authority
+	stop     func()
+	finished <-chan error
+}
+
+// filesIn writes a certificate, its key and a client authority.
+func filesIn(t testing.TB, directory string) (o ServerOptions, servers, clients *authority) {
+	t.Helper()
+	servers, clients = newAuthority(t, "servers"), newAuthority(t, "clients")
+	o = ServerOptions{
+		Address: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0",
+		CertFile: filepath.Join(directory, "tls.crt"), KeyFile: filepath.Join(directory, "tls.key"), ClientCAFile: filepath.Join(directory, "ca.crt"),
+	}
+	certificate := servers.serving(t)
+	write(t, o.CertFile, certificatePEM(certificate.Certificate[0]))
+	write(t, o.KeyFile, keyPEM(t, certificate))
+	write(t, o.ClientCAFile, clients.pem())
+	return o, servers, clients
+}
+
+// run starts a server on free ports.
+func run(t *testing.T, store *Store, change ...func(*Server)) *running {
+	t.Helper()
+	g := NewWithT(t)
+	o, servers, clients := filesIn(t, t.TempDir())
+	server, err := NewServer(o, store, logr.Discard())
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, c := range change {
+		c(server)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	finished := make(chan error, 1)
+	go func() { finished <- server.Start(ctx) }()
+	t.Cleanup(cancel)
+	g.Eventually(server.Addr, "10s").ShouldNot(BeEmpty())
+	g.Eventually(server.HTTPAddr, "10s").ShouldNot(BeEmpty())
+	return &running{Server: server, options: o, servers: servers, clients: clients, stop: cancel, finished: finished}
+}
+
+// client trusts the server's authority; certificates are those of the client.
+func (r *running) client(certificates ...tls.Certificate) *http.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(r.servers.certificate)
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots, Certificates: certificates, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(8)},
+		ForceAttemptHTTP2: true, DisableKeepAlives: true,
+	}
+	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+}
+
+// reviewStatus asks for a review and returns the HTTP status.
+func (r *running) reviewStatus(client *http.Client) (int, error) {
+	response, err := client.Post("https://"+r.Addr()+tokenReviewPath, "application/json", bytes.NewReader(reviewBody(v1, ec("a").Sign(claims(nil)))))
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
+}
+
+func TestServerOverTLS(t *testing.T) {
+	r := run(t, ordersStore(t))
+	good := r.clients.client(t)
+	foreign := newAuthority(t, "foreign").client(t)
+	notForClients := r.clients.serving(t)
+
+	t.Run("TokenReview needs the API server's certificate", func(t *testing.T) {
+		g := NewWithT(t)
+		g.Expect(r.reviewStatus(r.client(good))).To(Equal(http.StatusOK))
+		g.Expect(r.reviewStatus(r.client())).To(Equal(http.StatusForbidden))
+		for _, bad := range []tls.Certificate{foreign, notForClients} {
+			client := r.client()
+			transport, ok := client.Transport.(*http.Transport)
+			g.Expect(ok).To(BeTrue())
+			transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &bad, nil }
+			_, err := r.reviewStatus(client)
+			g.Expect(err).To(HaveOccurred(), "the handshake fails")
+		}
+	})
+	t.Run("forward-auth needs none", func(t *testing.T) {
+		g := NewWithT(t)
+		request := authorized("https://"+r.Addr()+clusterPath, ec("a").Sign(claims(nil)))
+		request.RequestURI = ""
+		response, err := r.client().Do(request)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(response.Body.Close()).To(Succeed())
+		g.Expect(response.StatusCode).To(Equal(http.StatusOK))
+		g.Expect(response.ProtoMajor).To(Equal(1), "HTTP/2 costs twice the CPU")
+	})
+	t.Run("not below TLS 1.2", func(t *testing.T) {
+		_, err := tls.Dial("tcp", r.Addr(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+		NewWithT(t).Expect(err).To(HaveOccurred())
+	})
+	t.Run("no session is resumed", func(t *testing.T) {
+		g := NewWithT(t)
+		client := r.client(good)
+		for range 2 {
+			response, err := client.Get("https://" + r.Addr() + clusterPath)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(response.Body.Close()).To(Succeed())
+			g.Expect(response.TLS.DidResume).To(BeFalse())
+		}
+	})
+}
+
+func TestServerPlainHTTPHasForwardAuthAlone(t *testing.T) {
+	g := NewWithT(t)
+	r := run(t, ordersStore(t))
+	g.Expect(ask(t, "GET", "http://"+r.HTTPAddr()+clusterPath, "Bearer "+ec("a").Sign(claims(nil))).StatusCode).To(Equal(http.StatusOK))
+	response, _ := post(t, "http://"+r.HTTPAddr()+tokenReviewPath, "application/json", bytes.NewReader(reviewBody(v1, "x")))
+	g.Expect(response.StatusCode).To(Equal(http.StatusNotFound))
+}
+
+func TestServerWithoutClientCAHasNoTokenReview(t *testing.T) {
+	g := NewWithT(t)
+	o, _, _ := filesIn(t, t.TempDir())
+	o.ClientCAFile = ""
+	server, err := NewServer(o, ordersStore(t), logr.Discard())
+	g.Expect(err).NotTo(HaveOccurred())
+	w := httptest.NewRecorder()
+	verified(server.Handler()).ServeHTTP(w, httptest.NewRequest(http.MethodPost, tokenReviewPath, strings.NewReader("{}")))
+	g.Expect(w.Code).To(Equal(http.StatusNotFound))
+	g.Expect(server.tls.current.Load().ClientAuth).To(Equal(tls.NoClientCert), "and asks no client for a certificate")
+}
+
+func TestServerOptions(t *testing.T) {
+	directory := t.TempDir()
+	good, _, _ := filesIn(t, directory)
+	empty := filepath.Join(directory, "empty")
+	write(t, empty, nil)
+	for name, change := range map[string]func(*ServerOptions){
+		"a certificate without its key":        func(o *ServerOptions) { o.KeyFile = "" },
+		"a key without its certificate":        func(o *ServerOptions) { o.CertFile = "" },
+		"TokenReview without HTTPS":            func(o *ServerOptions) { o.CertFile, o.KeyFile = "", "" },
+		"a certificate that is not there":      func(o *ServerOptions) { o.CertFile = filepath.Join(directory, "none") },
+		"a certificate that is none":           func(o *ServerOptions) { o.CertFile = empty },
+		"a client authority that is not there": func(o *ServerOptions) { o.ClientCAFile = filepath.Join(directory, "none") },
+		"a client authority that is none":      func(o *ServerOptions) { o.ClientCAFile = empty },
+		"a negative limit":                     func(o *ServerOptions) { o.MaxInFlight = -1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := good
+			change(&o)
+			_, err := NewServer(o, newStore(), logr.Discard())
+			NewWithT(t).Expect(err).To(HaveOccurred())
+		})
+	}
+}
+
+func TestServerAddressInUse(t *testing.T) {
+	g := NewWithT(t)
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = taken.Close() }()
+	o, _, _ := filesIn(t, t.TempDir())
+	o.HTTPAddress = taken.Addr().String()
+	server, err := NewServer(o, newStore(), logr.Discard())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(server.Start(t.Context())).To(MatchError(ContainSubstring("opening the verifier's listener")))
+	_, err = (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Addr())
+	g.Expect(err).To(HaveOccurred(), "the other listener has been closed again")
+}
+
+// peer is the serial number of the certificate that the server shows.
+func (r *running) peer() (string, error) {
+	connection, err := tls.Dial("tcp", r.Addr(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = connection.Close() }()
+	return connection.ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
+}
+
+func TestServerReadsItsCertificateAgain(t *testing.T) {
+	g := NewWithT(t)
+	r := run(t, newStore())
+	before, err := r.peer()
+	g.Expect(err).NotTo(HaveOccurred())
+
+	next := r.servers.serving(t)
+	write(t, r.options.CertFile, certificatePEM(next.Certificate[0]))
+	g.Expect(r.certificate.ReadCertificate()).NotTo(Succeed(), "the new certificate with the old key is no pair")
+	g.Expect(r.peer()).To(Equal(before), "the last good pair goes on")
+	write(t, r.options.KeyFile, keyPEM(t, next)[:40])
+	g.Expect(r.certificate.ReadCertificate()).NotTo(Succeed(), "half of the key has been written")
+	g.Expect(r.peer()).To(Equal(before))
+	write(t, r.options.KeyFile, keyPEM(t, next))
+	g.Eventually(r.peer, "15s").Should(Equal(next.Leaf.SerialNumber.String()))
+}
+
+func TestServerReadsTheClientAuthorityAgain(t *testing.T) {
+	g := NewWithT(t)
+	r := run(t, ordersStore(t), func(s *Server) { s.tls.interval = 10 * time.Millisecond })
+	old, renewed := r.clients, newAuthority(t, "renewed clients")
+	g.Expect(r.reviewStatus(r.client(old.client(t)))).To(Equal(http.StatusOK))
+	client := r.client(renewed.client(t))
+	write(t, r.options.ClientCAFile, renewed.pem())
+	g.Eventually(func() (int, error) { return r.reviewStatus(client) }, "10s").Should(Equal(http.StatusOK))
+	status, err := r.reviewStatus(r.client(old.client(t)))
+	if err == nil {
+		g.Expect(status).To(Equal(http.StatusForbidden), "the old authority no longer counts")
+	}
+}
+
+func TestClientAuthorityKeepsTheLastGoodOne(t *testing.T) {
+	g := NewWithT(t)
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	one, two := newAuthority(t, "one"), newAuthority(t, "two")
+	both := append(one.pem(), two.pem()...)
+	write(t, file, one.pem())
+	c, err := newTLSConfig(nil, file, logr.Discard())
+	g.Expect(err).NotTo(HaveOccurred())
+	good := c.current.Load()
+
+	broken := certificatePEM([]byte("not DER"))
+	for name, content := range map[string][]byte{
+		"empty":             nil,
+		"no PEM":            []byte("hello"),
+		"cut in the first":  one.pem()[:100],
+		"cut in the second": both[:len(both)-50],
+		"a broken one":      append(one.pem(), broken...),
+		"a key":             append(one.pem(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}})...),
+	} {
+		write(t, file, content)
+		_, err := c.reload()
+		g.Expect(err).To(HaveOccurred(), name)
+		g.Expect(err.Error()).NotTo(ContainSubstring("BEGIN"), name)
+		g.Expect(c.current.Load()).To(BeIdenticalTo(good), name)
+	}
+	g.Expect(os.Remove(file)).To(Succeed())
+	_, err = c.reload()
+	g.Expect(err).To(HaveOccurred())
+
+	write(t, file, one.pem())
+	g.Expect(c.reload()).To(BeFalse(), "nothing has changed")
+	g.Expect(c.current.Load()).To(BeIdenticalTo(good))
+	write(t, file, both)
+	g.Expect(c.reload()).To(BeTrue())
+	g.Expect(c.current.Load()).NotTo(BeIdenticalTo(good))
+}
+
+func TestServerShutsDownGracefully(t *testing.T) {
+	g := NewWithT(t)
+	entered, finish := make(chan struct{}), make(chan struct{})
+	r := run(t, newStore(), func(s *Server) {
+		s.forwardAuth.issuers = fakeIssuers{true, func() (*Issuer, bool) {
+			close(entered)
+			<-finish
+			return nil, false
+		}}
+	})
+	type outcome struct {
+		status int
+		err    error
+	}
+	answered := make(chan outcome, 1)
+	go func() {
+		request := authorized("https://"+r.Addr()+clusterPath, "x")
+		request.RequestURI = ""
+		response, err := r.client().Do(request)
+		if err != nil {
+			answered <- outcome{0, err}
+			return
+		}
+		answered <- outcome{response.StatusCode, response.Body.Close()}
+	}()
+	<-entered
+	r.stop()
+	g.Eventually(func() error {
+		connection, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", r.Addr())
+		if err == nil {
+			_ = connection.Close()
+		}
+		return err
+	}, "10s").Should(HaveOccurred(), "no new connections")
+	g.Expect(r.finished).NotTo(Receive(), "it waits for the request that is running")
+	close(finish)
+	g.Expect(<-answered).To(Equal(outcome{status: http.StatusServiceUnavailable}), "THREATS 64: no request is dropped")
+	g.Eventually(r.finished, "10s").Should(Receive(BeNil()))
+}
+
+func TestServerLimits(t *testing.T) {
+	g := NewWithT(t)
+	r := run(t, ordersStore(t))
+	h := r.httpServer(nil)
+	for name, limit := range map[string]time.Duration{
+		"ReadHeaderTimeout": h.ReadHeaderTimeout, "ReadTimeout": h.ReadTimeout, "WriteTimeout": h.WriteTimeout, "IdleTimeout": h.IdleTimeout,
+	} {
+		g.Expect(limit).To(BeNumerically(">", 0), name)
+	}
+	g.Expect(h.WriteTimeout).To(BeNumerically(">", tokenReviewDeadline), "an answer at the deadline can still be written")
+
+	connection, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", r.HTTPAddr())
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = connection.Close() }()
+	go func() {
+		_, _ = fmt.Fprintf(connection, "GET %s HTTP/1.1\r\nHost: x\r\nX-Big: %s\r\n\r\n", clusterPath, strings.Repeat("x", 64<<10))
+	}()
+	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(response.Body.Close()).To(Succeed())
+	g.Expect(response.StatusCode).To(Equal(http.StatusRequestHeaderFieldsTooLarge))
+
+	largest := ec("a").Sign(claims(map[string]any{"pad": strings.Repeat("x", 11<<10)}))
+	g.Expect(len(largest)).To(BeNumerically(">", 14<<10))
+	g.Expect(ask(t, "GET", "http://"+r.HTTPAddr()+clusterPath, "Bearer "+largest).StatusCode).To(Equal(http.StatusOK), "a large token fits")
+}
+
+// A panic outside of a verification is contained as well, and a body that never
+// arrives holds its place only for as long as the deadline.
+func TestServerContainsPanicsOfHandlers(t *testing.T) {
+	g := NewWithT(t)
+	server, err := NewServer(ServerOptions{}, newStore(), logr.Discard())
+	g.Expect(err).NotTo(HaveOccurred())
+	url := serve(t, server.safely(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(errors.New("x")) })))
+	r := ask(t, "GET", url)
+	g.Expect(r.StatusCode).To(Equal(http.StatusServiceUnavailable), "THREATS 60")
+}
+
+func TestTokenReviewBodyThatNeverArrives(t *testing.T) {
+	g := NewWithT(t)
+	h := newTokenReview(ordersStore(t))
+	url := asAPIServer(t, h)
+	connection, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(strings.TrimSuffix(url, tokenReviewPath), "http://"))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = connection.Close() }()
+	began := time.Now()
+	_, err = io.WriteString(connection, "POST "+tokenReviewPath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+	g.Expect(err).NotTo(HaveOccurred())
+	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(response.Body.Close()).To(Succeed())
+	g.Expect(response.StatusCode).To(Equal(http.StatusBadRequest))
+	g.Expect(time.Since(began)).To(BeNumerically("<", 8*time.Second), "THREATS 61: the deadline covers the reading")
+	g.Eventually(func() int { return len(h.gate) }, "5s").Should(BeZero())
+}

@@ -74,8 +74,13 @@ func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
 	toIssuer := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, cm *metav1.PartialObjectMetadata) []reconcile.Request {
 		return issuerOf(cm, kind)
 	})
+	// An event has to come from the cache that the reconciliation then reads:
+	// another one may not have the change yet, and nothing would come after it.
 	b := ctrl.NewControllerManagedBy(mgr).
 		For(r.New()).
+		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(func(_ context.Context, cm client.Object) []reconcile.Request {
+			return issuerOf(cm, kind)
+		})).
 		WatchesRawSource(source.Kind(copies, configMaps, toIssuer)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers})
 	if kind == api.ClusterTrustedIssuerKind {
@@ -85,13 +90,13 @@ func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
 }
 
 // issuerOf maps a ConfigMap of ours to its issuer.
-func issuerOf(cm *metav1.PartialObjectMetadata, kind string) []reconcile.Request {
-	if cm.Labels[api.LabelIssuerKind] != kind {
+func issuerOf(cm client.Object, kind string) []reconcile.Request {
+	if cm.GetLabels()[api.LabelIssuerKind] != kind {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{
-		Namespace: cm.Annotations[api.AnnotationIssuerNamespace],
-		Name:      cm.Annotations[api.AnnotationIssuerName],
+		Namespace: cm.GetAnnotations()[api.AnnotationIssuerNamespace],
+		Name:      cm.GetAnnotations()[api.AnnotationIssuerName],
 	}}}
 }
 

@@ -12,7 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
-	"log"
+	"log" //nolint:depguard // the type of http.Server.ErrorLog
 	"math/big"
 	"net"
 	"net/http"

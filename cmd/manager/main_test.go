@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/testr"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
+)
+
+func TestCommandLine(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no namespace":                  {nil, "--operator-namespace is required"},
+		"a certificate without its key": {[]string{"--operator-namespace=x", "--tls-cert-file=a"}, "go together"},
+		"TokenReview without HTTPS":     {[]string{"--operator-namespace=x", "--tokenreview-client-ca-file=a"}, "needs --tls-cert-file"},
+		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
+		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--egress-proxy=://"}, "--egress-proxy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			var o options
+			flags := flag.NewFlagSet(name, flag.ContinueOnError)
+			o.register(flags)
+			g.Expect(flags.Parse(tc.args)).To(Succeed())
+			g.Expect(run(context.Background(), &o, logr.Discard())).To(MatchError(ContainSubstring(tc.want)))
+		})
+	}
+}
+
+// stage is a whole manager on a real API server, and an issuer.
+type stage struct {
+	*WithT
+	ctx    context.Context
+	api    client.Client
+	issuer *testissuer.Issuer
+	key    *testissuer.Key
+	http   *http.Client
+	at     string // the verifier's address
+}
+
+// TestManager runs everything together, watches included: what is damaged comes
+// back by itself.
+func TestManager(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a control plane")
+	}
+	s := newStage(t)
+	ti := &api.TrustedIssuer{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "auth"}}
+	ti.Spec.IssuerSpec = api.IssuerSpec{
+		Issuer: s.issuer.URL(), Audiences: []string{"orders"}, JWKSURI: s.issuer.JWKSURI(), CABundle: s.issuer.CABundle(),
+	}
+	s.Expect(s.api.Create(s.ctx, ti)).To(Succeed())
+	s.Eventually(s.answer).WithTimeout(10*time.Second).Should(Equal(http.StatusOK), "a token is accepted as soon as the keys are there")
+
+	users := client.ObjectKey{Namespace: "default", Name: "auth-jwks"}
+	ours := client.ObjectKey{Namespace: harness.OperatorNamespace, Name: snapshot.AuthoritativeName(ti.UID)}
+	s.Eventually(func() map[string]string { return s.data(users) }).WithTimeout(10 * time.Second).Should(HaveKey("jwks.json"))
+	want := s.data(users)
+	s.Expect(s.data(ours)).To(Equal(want))
+	s.issuer.Stop()
+
+	for name, key := range map[string]client.ObjectKey{"users' copy": users, "authoritative one": ours} {
+		// THREATS 39, 49: repaired within five seconds, without the issuer, and
+		// no token is refused meanwhile.
+		cm := &corev1.ConfigMap{}
+		s.Expect(s.api.Get(s.ctx, key, cm)).To(Succeed())
+		cm.Data["jwks.json"] = `{"keys":[]}`
+		s.Expect(s.api.Update(s.ctx, cm)).To(Succeed())
+		s.Expect(s.answer()).To(Equal(http.StatusOK), "%s tampered with", name)
+		s.Eventually(func() map[string]string { return s.data(key) }).WithTimeout(5*time.Second).Should(Equal(want), "%s tampered with", name)
+
+		s.Expect(s.api.Delete(s.ctx, cm)).To(Succeed())
+		s.Expect(s.answer()).To(Equal(http.StatusOK), "%s deleted", name)
+		s.Eventually(func() map[string]string { return s.data(key) }).WithTimeout(5*time.Second).Should(Equal(want), "%s deleted", name)
+	}
+
+	s.Expect(s.api.Delete(s.ctx, ti)).To(Succeed())
+	s.Eventually(s.answer).WithTimeout(5*time.Second).Should(Equal(http.StatusServiceUnavailable), "trust ends with the object")
+	for _, key := range []client.ObjectKey{users, ours} {
+		s.Eventually(func() error { return s.api.Get(s.ctx, key, &corev1.ConfigMap{}) }).WithTimeout(5 * time.Second).Should(Satisfy(apierrors.IsNotFound))
+	}
+}
+
+// newStage starts a control plane, an issuer and the manager, and stops them at
+// the end of the test.
+func newStage(t *testing.T) *stage {
+	g := NewWithT(t)
+	env, err := harness.NewControlPlane(true, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	cfg, err := env.Start()
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = env.Stop() })
+	scheme := runtime.NewScheme()
+	g.Expect(errors.Join(clientgoscheme.AddToScheme(scheme), api.AddToScheme(scheme))).To(Succeed())
+	s := &stage{WithT: g, ctx: context.Background(), key: testissuer.NewKey("k1", "ES256")}
+	s.api, err = client.New(cfg, client.Options{Scheme: scheme})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.api.Create(s.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: harness.OperatorNamespace}})).To(Succeed())
+
+	s.issuer, err = testissuer.Start()
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(s.issuer.Close)
+	s.issuer.Publish(s.key)
+
+	dir := t.TempDir()
+	file := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		g.Expect(os.WriteFile(path, content, 0o600)).To(Succeed())
+		return path
+	}
+	t.Setenv("KUBECONFIG", file("kubeconfig", env.KubeConfig))
+	ca, err := harness.NewAuthority("test")
+	g.Expect(err).NotTo(HaveOccurred())
+	cert, key, err := ca.Issue("verifier")
+	g.Expect(err).NotTo(HaveOccurred())
+	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12}}}
+	t.Cleanup(s.http.CloseIdleConnections)
+	s.at, err = harness.FreeAddress()
+	g.Expect(err).NotTo(HaveOccurred())
+
+	o := &options{operatorNamespace: harness.OperatorNamespace, metricsAddress: "0", probeAddress: "0", egressAllow: stringList{"127.0.0.0/8"}}
+	o.server.Address, o.server.CertFile, o.server.KeyFile = s.at, file("tls.crt", cert), file("tls.key", key)
+	s.run(t, o)
+	return s
+}
+
+// run runs the manager until the end of the test, where it must end cleanly.
+func (s *stage) run(t *testing.T, o *options) {
+	log := testr.New(t)
+	ctrl.SetLogger(logr.Discard())
+	ctx, cancel := context.WithCancel(s.ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, o, log) }()
+	t.Cleanup(func() {
+		cancel()
+		s.Eventually(ended).WithTimeout(30*time.Second).Should(Receive(BeNil()), "the manager ends when it is told to")
+	})
+}
+
+// data are those of a ConfigMap; nil when it is not there.
+func (s *stage) data(key client.ObjectKey) map[string]string {
+	cm := &corev1.ConfigMap{}
+	s.Expect(client.IgnoreNotFound(s.api.Get(s.ctx, key, cm))).To(Succeed())
+	return cm.Data
+}
+
+// answer is what forward-auth says to a good token.
+func (s *stage) answer() (int, error) {
+	token := s.key.Sign(testissuer.Claims(s.issuer.URL(), "alice", "orders", time.Now(), time.Hour))
+	req, err := http.NewRequestWithContext(s.ctx, http.MethodGet, fmt.Sprintf("https://%s/forward-auth/ns/default/auth", s.at), nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}

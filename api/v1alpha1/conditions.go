@@ -83,6 +83,12 @@ const (
 	// encoding is not one that was asked for.
 	ReasonInvalidResponse = "InvalidResponse"
 
+	// ReasonInvalidDiscovery: the issuer's metadata cannot be read, or do not say
+	// where the keys are.
+	ReasonInvalidDiscovery = "InvalidDiscovery"
+	// ReasonIssuerMismatch: the metadata are those of another issuer.
+	ReasonIssuerMismatch = "IssuerMismatch"
+
 	// ReasonNotAKeySet: the document is not a JSON Web Key Set.
 	ReasonNotAKeySet = "NotAKeySet"
 	// ReasonEmptyKeySet: the set has no keys at all.
@@ -116,6 +122,8 @@ const (
 const (
 	// ReasonKeysRotated: the trusted set changed.
 	ReasonKeysRotated = "KeysRotated"
+	// ReasonJWKSURIHostChanged: discovery found the keys at another host.
+	ReasonJWKSURIHostChanged = "JWKSURIHostChanged"
 	// ReasonKeyReplaced: a kid got another key.
 	ReasonKeyReplaced = "KeyReplaced"
 	// ReasonKeysSkipped: some keys of the set were not admitted.

@@ -16,7 +16,8 @@ type KeyUse string
 // IssuerSpec says which issuer to trust, for whom its tokens must be meant,
 // and where its keys come from. Both kinds share it.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.jwksURI) != has(self.jwks)",message="set exactly one of jwksURI (keys are fetched) and jwks (keys are given inline)"
+// +kubebuilder:validation:XValidation:rule="[has(self.jwksURI), has(self.discoveryURL), has(self.jwks)].filter(x, x).size() <= 1",message="set at most one of jwksURI (keys are fetched), discoveryURL (the issuer's metadata say where from) and jwks (keys are given inline)"
+// +kubebuilder:validation:XValidation:rule="has(self.jwksURI) || has(self.discoveryURL) || has(self.jwks) || (self.issuer.startsWith('https://') && !self.issuer.contains('?') && !self.issuer.contains('#'))",message="keys can only be discovered from an issuer that is an https URL without query and fragment: set jwksURI, discoveryURL or jwks"
 // +kubebuilder:validation:XValidation:rule="!(has(self.caBundle) && has(self.caBundleRef))",message="set at most one of caBundle and caBundleRef"
 // +kubebuilder:validation:XValidation:rule="!has(self.jwks) || (!has(self.caBundle) && !has(self.caBundleRef))",message="caBundle and caBundleRef apply to fetched keys: remove them, or use jwksURI in place of jwks"
 type IssuerSpec struct {
@@ -42,7 +43,9 @@ type IssuerSpec struct {
 	Audiences []string `json:"audiences,omitempty"`
 
 	// jwksURI is the https URL of the issuer's JSON Web Key Set (RFC 7517
-	// section 5). It has no user information and no fragment; a query is
+	// section 5). Without it the issuer's metadata say where the keys are: those
+	// at <issuer>/.well-known/openid-configuration, or at the place of RFC 8414
+	// section 3 where that is not there. They are read again every hour. It has no user information and no fragment; a query is
 	// allowed. Where the controller may connect to is the administrator's
 	// egress policy.
 	// +optional
@@ -54,6 +57,16 @@ type IssuerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^:]*://[^/?#]*@')",message="jwksURI must not carry user information (user:password@): remove it"
 	// +kubebuilder:validation:XValidation:rule="!self.contains('#')",message="jwksURI must not have a fragment (#...): remove it"
 	JWKSURI string `json:"jwksURI,omitempty"`
+
+	// discoveryURL is the https URL of the issuer's metadata (OpenID Connect
+	// Discovery, RFC 8414), when they are not at the well-known place. Their
+	// "issuer" must be issuer, byte for byte.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''",message="discoveryURL must be an https URL with a host, such as https://issuer.example.com/.well-known/openid-configuration"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^:]*://[^/?#]*@') && !self.contains('#')",message="discoveryURL must not carry user information (user:password@) or a fragment (#...): remove it"
+	DiscoveryURL string `json:"discoveryURL,omitempty"`
 
 	// jwks is a static key set (RFC 7517 section 5) as JSON text, for an issuer
 	// that cannot be reached from the cluster. Its keys pass the same admission

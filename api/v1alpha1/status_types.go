@@ -37,7 +37,8 @@ type IssuerStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// jwksURI is the URL that the keys were last fetched from.
+	// jwksURI is the URL that the keys were last fetched from: that of the spec,
+	// or the discovered one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=2048
 	JWKSURI string `json:"jwksURI,omitempty"`

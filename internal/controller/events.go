@@ -5,6 +5,7 @@ package controller
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -34,6 +35,7 @@ func eventsFor(old, next *api.IssuerStatus, a *attempt) []event {
 		out = append(out, event{kind: kind, reason: reason, action: action, note: cut(note)})
 	}
 	fetchEvents(old, next, add)
+	movedEvent(old, next, add)
 	skippedEvent(old, a, add)
 	keyEvents(old, next, add)
 	conditionEvents(old, next, add)
@@ -54,6 +56,25 @@ func fetchEvents(old, next *api.IssuerStatus, add addEvent) {
 	case now.Status == metav1.ConditionTrue && before != nil && before.Status == metav1.ConditionFalse:
 		add(corev1.EventTypeNormal, api.ReasonRecovered, "Fetch", now.Message)
 	}
+}
+
+// movedEvent tells when discovery found the keys at another host although spec
+// is the same: who controls the metadata controls the trust.
+func movedEvent(old, next *api.IssuerStatus, add addEvent) {
+	before, now := hostOf(old.JWKSURI), hostOf(next.JWKSURI)
+	if before == "" || now == before || old.ObservedGeneration != next.ObservedGeneration {
+		return
+	}
+	add(corev1.EventTypeWarning, api.ReasonJWKSURIHostChanged, "Discover", fmt.Sprintf(
+		"The issuer's metadata now name %s for its keys; before it was %s. Make sure that the issuer meant this.", now, before))
+}
+
+func hostOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // skippedEvent tells which keys of a set were left out, when that changes.

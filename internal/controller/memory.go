@@ -28,6 +28,10 @@ type memory struct {
 	success time.Time
 	// validators are those of the document that trusted was made from.
 	validators validators
+	// discovered is where the issuer's metadata say that the keys are, and gone
+	// that they turned out not to be there.
+	discovered discovered
+	gone       bool
 	// version is the resourceVersion of the issuer after our last write.
 	version string
 	// readmit: keys that were left out may be admitted now.
@@ -43,8 +47,25 @@ type memory struct {
 // validators are what a conditional request needs (RFC 9110 section 8.8). They
 // speak of one document under one generation of the spec.
 type validators struct {
-	etag, lastModified string
-	generation         int64
+	etag, lastModified, uri string
+	generation              int64
+}
+
+// discovered is the outcome of discovery under one generation of the spec.
+type discovered struct {
+	uri        string
+	at         time.Time
+	generation int64
+}
+
+// moved forgets a discovered place where nothing was found. It reports false
+// where the place was not discovered.
+func (m *memory) moved(spec *api.IssuerSpec) bool {
+	if spec.JWKSURI != "" {
+		return false
+	}
+	m.discovered, m.gone = discovered{}, true
+	return true
 }
 
 // memories are those of all issuers, by UID: an object that is deleted and made

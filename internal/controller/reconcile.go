@@ -230,7 +230,7 @@ func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, 
 	}
 	m.unsaved, m.readmit = &got.attempt, false
 	if got.succeeded {
-		m.validators = got.validators
+		m.validators, m.gone = got.validators, false
 	}
 	return m.unsaved, m.last.next
 }

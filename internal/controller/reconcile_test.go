@@ -176,6 +176,66 @@ var _ = Describe("A TrustedIssuer", func() {
 	})
 })
 
+var _ = Describe("An issuer whose keys are discovered", func() {
+	var s *scene
+	BeforeEach(func(ctx context.Context) {
+		s = newScene(ctx)
+		s.create(func(spec *api.IssuerSpec) { spec.JWKSURI = "" })
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status().JWKSURI).To(Equal(s.issuer.JWKSURI()))
+	})
+
+	It("is asked for its metadata once an hour", func() {
+		for range 7 {
+			s.after(8 * time.Minute)
+		}
+		Expect(s.issuer.DiscoveryRequests()).To(Equal(1))
+		s.after(8 * time.Minute)
+		Expect(s.issuer.DiscoveryRequests()).To(Equal(2))
+		Expect(s.issuer.Requests()).To(Equal(9))
+	})
+
+	It("is followed at once when its keys move", func() {
+		s.issuer.MoveKeys("/moved")
+		s.issuer.Publish(key1(), key2())
+		s.after(8 * time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+		Expect(s.status().JWKSURI).To(HaveSuffix("/moved"))
+	})
+
+	It("goes on without its metadata, a restart included", func() {
+		s.issuer.RespondDiscovery(testissuer.Status(http.StatusInternalServerError))
+		s.issuer.Publish(key1(), key2())
+		s.restart()
+		s.after(2 * time.Hour)
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+		Expect(s.status()).To(isReady(api.ReasonFresh))
+	})
+
+	It("loses nothing when the metadata turn into those of another issuer", func() {
+		s.issuer.RespondDiscovery(body(`{"issuer":"https://other.example.com","jwks_uri":"https://other.example.com/keys"}`))
+		s.issuer.MoveKeys("/moved")
+		s.after(8 * time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonIssuerMismatch))
+	})
+
+	It("warns when the metadata name another host", func() {
+		other, err := testissuer.Start()
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(other.Close)
+		other.Publish(key2())
+		s.issuer.RespondDiscovery(body(fmt.Sprintf(`{"issuer":%q,"jwks_uri":%q}`, s.issuer.URL(), other.JWKSURI())))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.CABundle += other.CABundle() })
+		s.after(time.Minute)
+		Expect(s.events()).NotTo(ContainElement(ContainSubstring("JWKSURIHostChanged")), "the spec was changed as well")
+		s.issuer.RespondDiscovery(nil)
+		s.after(61 * time.Minute)
+		Expect(s.events()).To(ContainElement(HavePrefix("Warning JWKSURIHostChanged")))
+	})
+})
+
 var _ = Describe("A failing issuer", func() {
 	var s *scene
 	BeforeEach(func(ctx context.Context) { s = newScene(ctx) })

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
@@ -30,7 +31,12 @@ const maxCABundle = 256 << 10
 // Fetcher gets documents from issuers. *fetch.Fetcher is one.
 type Fetcher interface {
 	Fetch(ctx context.Context, r fetch.Request) (*fetch.Document, error)
+	Discover(ctx context.Context, r fetch.Request, issuer, discoveryURL string) (jwksURI string, err error)
 }
+
+// rediscoverAfter is how long a discovered jwks_uri is used before the issuer's
+// metadata are read again.
+const rediscoverAfter = time.Hour
 
 // sourced is an attempt with what only the scheduling needs to know.
 type sourced struct {
@@ -46,17 +52,29 @@ type sourced struct {
 func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, m *memory) sourced {
 	spec := issuer.IssuerSpec()
 	out := sourced{attempt: attempt{
-		started: r.Clock.Now(), generation: issuer.GetGeneration(), request: p.request, uri: spec.JWKSURI,
+		started: r.Clock.Now(), generation: issuer.GetGeneration(), request: p.request, uri: issuer.IssuerStatus().JWKSURI,
 	}}
 	roots, err := r.caBundle(ctx, issuer)
 	if err != nil {
 		return out.failed(err)
 	}
-	req := fetch.Request{URL: spec.JWKSURI, CABundle: roots, MaxRedirects: maxRedirects(spec), NoCache: !p.revalidate}
-	if p.revalidate && m.trusted != nil && m.validators.generation == out.generation {
-		req.ETag, req.LastModified = m.validators.etag, m.validators.lastModified
+	req := fetch.Request{CABundle: roots, MaxRedirects: maxRedirects(spec), NoCache: !p.revalidate}
+	if req.URL, err = r.jwksURI(ctx, issuer, req, m); err != nil {
+		return out.failed(err)
+	}
+	out.uri = req.URL
+	if v := m.validators; p.revalidate && m.trusted != nil && v.generation == out.generation && v.uri == req.URL {
+		req.ETag, req.LastModified = v.etag, v.lastModified
 	}
 	doc, err := r.Fetcher.Fetch(ctx, req)
+	if fetch.Gone(err) && m.moved(spec) {
+		// The keys are not where they were discovered: ask again where they are.
+		if req.URL, err = r.jwksURI(ctx, issuer, req, m); err != nil {
+			return out.failed(err)
+		}
+		out.uri, req.ETag, req.LastModified = req.URL, "", ""
+		doc, err = r.Fetcher.Fetch(ctx, req)
+	}
 	if err != nil {
 		return out.failed(err)
 	}
@@ -70,8 +88,33 @@ func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, m
 		}
 		return out.succeed(m.trusted, message)
 	}
-	out.validators = validators{etag: doc.ETag, lastModified: doc.LastModified, generation: out.generation}
+	out.validators = validators{etag: doc.ETag, lastModified: doc.LastModified, generation: out.generation, uri: req.URL}
 	return out.parsed(doc.Body, issuer)
+}
+
+// jwksURI is where the keys are: where spec says, or where the issuer's metadata
+// do. Metadata that cannot be read now do not undo what they said before.
+func (r *Reconciler) jwksURI(ctx context.Context, issuer api.Issuer, req fetch.Request, m *memory) (string, error) {
+	spec, now := issuer.IssuerSpec(), r.Clock.Now()
+	if spec.JWKSURI != "" {
+		return spec.JWKSURI, nil
+	}
+	d := m.discovered
+	if d.generation == issuer.GetGeneration() && d.uri != "" && now.Sub(d.at).Abs() < rediscoverAfter {
+		return d.uri, nil
+	}
+	uri, err := r.Fetcher.Discover(ctx, req, spec.Issuer, spec.DiscoveryURL)
+	if err == nil {
+		m.discovered = discovered{uri: uri, at: now, generation: issuer.GetGeneration()}
+		return uri, nil
+	}
+	s := issuer.IssuerStatus()
+	confirmed := s.Snapshot != nil && s.Snapshot.ObservedGeneration == issuer.GetGeneration()
+	if confirmed && s.JWKSURI != "" && !m.gone {
+		log.FromContext(ctx).V(1).Info("The issuer's metadata cannot be read; the keys are fetched from where they were", "error", err.Error())
+		return s.JWKSURI, nil
+	}
+	return "", err
 }
 
 // readStatic admits the keys that the spec holds.

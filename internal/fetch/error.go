@@ -33,6 +33,8 @@ const (
 	TooManyRequests  Reason = "TooManyRequests"
 	TooLarge         Reason = "TooLarge"
 	InvalidResponse  Reason = "InvalidResponse"
+	InvalidDiscovery Reason = "InvalidDiscovery"
+	IssuerMismatch   Reason = "IssuerMismatch"
 )
 
 // Retry says what can make the next attempt succeed.
@@ -52,6 +54,8 @@ const maxRetryAfter = 15 * time.Minute
 type Error struct {
 	Reason Reason
 	Retry  Retry
+	// Status is the HTTP status of an answer that was no success; 0 for none.
+	Status int
 	// RetryAfter is the delay that the server asked for, at most 15 minutes; 0
 	// for none.
 	RetryAfter time.Duration

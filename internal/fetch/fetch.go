@@ -298,6 +298,7 @@ func (f *Fetcher) unexpected(resp *http.Response, host string) *Error {
 	case code >= 300 && code < 400 && code != http.StatusNotModified:
 		e = fail(RedirectRefused, "%s redirects (HTTP status %d) without saying where to; name the final URL in spec.jwksURI.", host, code)
 	}
+	e.Status = code
 	return e
 }
 

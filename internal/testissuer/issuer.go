@@ -34,6 +34,9 @@ type Issuer struct {
 	headers  http.Header
 	respond  http.HandlerFunc
 	requests int
+	path     string
+	metadata http.HandlerFunc
+	asked    int
 }
 
 // Option changes how an issuer starts.
@@ -47,7 +50,7 @@ func WithAddress(address string) Option {
 
 // Start starts an issuer that publishes no key yet.
 func Start(options ...Option) (*Issuer, error) {
-	i := &Issuer{address: "127.0.0.1:0", headers: http.Header{}}
+	i := &Issuer{address: "127.0.0.1:0", headers: http.Header{}, path: "/jwks.json"}
 	for _, o := range options {
 		o(i)
 	}
@@ -64,11 +67,8 @@ func (i *Issuer) Restart() error {
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/jwks.json", i.serveKeys)
-	mux.HandleFunc("/.well-known/openid-configuration", i.serveDiscovery)
 	server := &http.Server{
-		Handler:           mux,
+		Handler:           http.HandlerFunc(i.serve),
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{i.certificate}, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0), // handshakes that fail are part of tests
@@ -94,7 +94,34 @@ func (i *Issuer) Close() { i.Stop() }
 func (i *Issuer) URL() string { return "https://" + i.address }
 
 // JWKSURI is where the keys are.
-func (i *Issuer) JWKSURI() string { return i.URL() + "/jwks.json" }
+func (i *Issuer) JWKSURI() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.URL() + i.path
+}
+
+// MoveKeys puts the keys at another path, which the metadata then name; nothing
+// is left at the old one.
+func (i *Issuer) MoveKeys(path string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.path = path
+}
+
+// RespondDiscovery scripts the answer to requests for the metadata; nil ends
+// that.
+func (i *Issuer) RespondDiscovery(h http.HandlerFunc) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.metadata = h
+}
+
+// DiscoveryRequests is how often the metadata were asked for.
+func (i *Issuer) DiscoveryRequests() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.asked
+}
 
 // CABundle is the PEM certificate of the issuer's CA.
 func (i *Issuer) CABundle() string { return i.ca }
@@ -130,6 +157,20 @@ func (i *Issuer) Requests() int {
 	return i.requests
 }
 
+func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	keys := i.path
+	i.mu.Unlock()
+	switch r.URL.Path {
+	case keys:
+		i.serveKeys(w, r)
+	case "/.well-known/openid-configuration":
+		i.serveDiscovery(w, r)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
 func (i *Issuer) serveKeys(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	i.requests++
@@ -158,7 +199,15 @@ func (i *Issuer) serveKeys(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body) // a client that hung up is its own problem
 }
 
-func (i *Issuer) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
+func (i *Issuer) serveDiscovery(w http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	i.asked++
+	metadata := i.metadata
+	i.mu.Unlock()
+	if metadata != nil {
+		metadata(w, r)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL(), "jwks_uri": i.JWKSURI()}) // likewise
 }

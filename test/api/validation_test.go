@@ -81,32 +81,36 @@ func TestSchema(t *testing.T) {
 
 	t.Run("refuses, with a message that names the fix", func(t *testing.T) {
 		for name, tc := range map[string]struct{ kind, spec, message string }{
-			"no issuer":                     {spec: spec("issuer"), message: "spec.issuer: Required"},
-			"an issuer that is no URI":      {spec: spec(`issuer: "a b:c"`), message: "StringOrURI"},
-			"no audiences":                  {spec: spec("audiences"), message: "spec.audiences: Required"},
-			"an empty list of audiences":    {spec: spec("audiences: []"), message: "spec.audiences"},
-			"an empty audience":             {spec: spec(`audiences: [""]`), message: "spec.audiences[0]"},
-			"the same audience twice":       {spec: spec("audiences: [a, a]"), message: "Duplicate"},
-			"THREATS 28: http":              {spec: spec("jwksURI: http://issuer.example.com/jwks"), message: "jwksURI must be an https URL"},
-			"THREATS 28: user information":  {spec: spec("jwksURI: https://me:pw@issuer.example.com/jwks"), message: "user information"},
-			"THREATS 28: a fragment":        {spec: spec("jwksURI: 'https://issuer.example.com/jwks#x'"), message: "fragment"},
-			"no host":                       {spec: spec("jwksURI: 'https:///jwks'"), message: "jwksURI must name a host"},
-			"no URL at all":                 {spec: spec("jwksURI: jwks.json"), message: "jwksURI must be an https URL"},
-			"neither jwksURI nor jwks":      {spec: spec("jwksURI"), message: "set exactly one of jwksURI"},
-			"both jwksURI and jwks":         {spec: spec(`jwks: '{"keys":[]}'`), message: "set exactly one of jwksURI"},
-			"a CA for inline keys":          {spec: spec("jwksURI", `jwks: '{"keys":[]}'`, "caBundle: '-----BEGIN CERTIFICATE-----'"), message: "apply to fetched keys"},
-			"a CA that is no PEM":           {spec: spec("caBundle: abc"), message: "PEM block of type CERTIFICATE"},
-			"two CAs":                       {spec: spec("caBundle: '-----BEGIN CERTIFICATE-----'", "caBundleRef: {clusterTrustBundle: {name: x}}"), message: "at most one of caBundle and caBundleRef"},
-			"a CA reference to nothing":     {spec: spec("caBundleRef: {}"), message: "exactly one of the fields in [configMap clusterTrustBundle]"},
-			"THREATS 43: another namespace": {spec: spec("caBundleRef: {configMap: {name: x, key: y, namespace: kube-system}}"), message: "unknown field"},
-			"cacheTTL too short":            {spec: spec("cacheTTL: 1m"), message: "cacheTTL must be a duration from 2m to 24h"},
-			"cacheTTL too long":             {spec: spec("cacheTTL: 25h"), message: "cacheTTL must be a duration from 2m to 24h"},
-			"cacheTTL that is no duration":  {spec: spec("cacheTTL: soon"), message: "cacheTTL must be a duration from 2m to 24h"},
-			"staleTTL too long":             {spec: spec("staleTTL: 169h"), message: "staleTTL must be a duration from 0s to 168h"},
-			"staleTTL negative":             {spec: spec("staleTTL: -1s"), message: "staleTTL must be a duration from 0s to 168h"},
-			"a symmetric algorithm":         {spec: spec("allowedAlgorithms: [HS256]"), message: "Unsupported value"},
-			"algorithm none":                {spec: spec("allowedAlgorithms: [none]"), message: "Unsupported value"},
-			"too many redirects":            {spec: spec("maxRedirects: 4"), message: "spec.maxRedirects"},
+			"no issuer":                      {spec: spec("issuer"), message: "spec.issuer: Required"},
+			"an issuer that is no URI":       {spec: spec(`issuer: "a b:c"`), message: "StringOrURI"},
+			"no audiences":                   {spec: spec("audiences"), message: "spec.audiences: Required"},
+			"an empty list of audiences":     {spec: spec("audiences: []"), message: "spec.audiences"},
+			"an empty audience":              {spec: spec(`audiences: [""]`), message: "spec.audiences[0]"},
+			"the same audience twice":        {spec: spec("audiences: [a, a]"), message: "Duplicate"},
+			"THREATS 28: http":               {spec: spec("jwksURI: http://issuer.example.com/jwks"), message: "jwksURI must be an https URL"},
+			"THREATS 28: user information":   {spec: spec("jwksURI: https://me:pw@issuer.example.com/jwks"), message: "user information"},
+			"THREATS 28: a fragment":         {spec: spec("jwksURI: 'https://issuer.example.com/jwks#x'"), message: "fragment"},
+			"no host":                        {spec: spec("jwksURI: 'https:///jwks'"), message: "jwksURI must name a host"},
+			"no URL at all":                  {spec: spec("jwksURI: jwks.json"), message: "jwksURI must be an https URL"},
+			"keys that cannot be discovered": {spec: spec("jwksURI", "issuer: orders"), message: "keys can only be discovered from an issuer that is an https URL"},
+			"an issuer with a query":         {spec: spec("jwksURI", "issuer: 'https://issuer.example.com?x=1'"), message: "keys can only be discovered"},
+			"a discoveryURL of http":         {spec: spec("jwksURI", "discoveryURL: http://issuer.example.com/meta"), message: "discoveryURL must be an https URL"},
+			"a discoveryURL with a password": {spec: spec("jwksURI", "discoveryURL: https://me:pw@issuer.example.com/meta"), message: "user information"},
+			"both jwksURI and discoveryURL":  {spec: spec("discoveryURL: https://issuer.example.com/meta"), message: "set at most one of jwksURI"},
+			"both jwksURI and jwks":          {spec: spec(`jwks: '{"keys":[]}'`), message: "set at most one of jwksURI"},
+			"a CA for inline keys":           {spec: spec("jwksURI", `jwks: '{"keys":[]}'`, "caBundle: '-----BEGIN CERTIFICATE-----'"), message: "apply to fetched keys"},
+			"a CA that is no PEM":            {spec: spec("caBundle: abc"), message: "PEM block of type CERTIFICATE"},
+			"two CAs":                        {spec: spec("caBundle: '-----BEGIN CERTIFICATE-----'", "caBundleRef: {clusterTrustBundle: {name: x}}"), message: "at most one of caBundle and caBundleRef"},
+			"a CA reference to nothing":      {spec: spec("caBundleRef: {}"), message: "exactly one of the fields in [configMap clusterTrustBundle]"},
+			"THREATS 43: another namespace":  {spec: spec("caBundleRef: {configMap: {name: x, key: y, namespace: kube-system}}"), message: "unknown field"},
+			"cacheTTL too short":             {spec: spec("cacheTTL: 1m"), message: "cacheTTL must be a duration from 2m to 24h"},
+			"cacheTTL too long":              {spec: spec("cacheTTL: 25h"), message: "cacheTTL must be a duration from 2m to 24h"},
+			"cacheTTL that is no duration":   {spec: spec("cacheTTL: soon"), message: "cacheTTL must be a duration from 2m to 24h"},
+			"staleTTL too long":              {spec: spec("staleTTL: 169h"), message: "staleTTL must be a duration from 0s to 168h"},
+			"staleTTL negative":              {spec: spec("staleTTL: -1s"), message: "staleTTL must be a duration from 0s to 168h"},
+			"a symmetric algorithm":          {spec: spec("allowedAlgorithms: [HS256]"), message: "Unsupported value"},
+			"algorithm none":                 {spec: spec("allowedAlgorithms: [none]"), message: "Unsupported value"},
+			"too many redirects":             {spec: spec("maxRedirects: 4"), message: "spec.maxRedirects"},
 			"Kubernetes login for a namespaced kind": {
 				spec: spec("kubernetesAuthentication: {usernamePrefix: 'x:'}"), message: "unknown field",
 			},
@@ -166,6 +170,12 @@ func TestSchema(t *testing.T) {
 		u = base.DeepCopy()
 		g.Expect(unstructured.SetNestedField(u.Object, "https://other.example.com/jwks", "spec", "jwksURI")).To(Succeed())
 		g.Expect(c.Patch(ctx, u, client.MergeFrom(base))).To(Succeed())
+	})
+
+	t.Run("keys are discovered where spec does not say where they are", func(t *testing.T) {
+		g := NewWithT(t)
+		g.Expect(c.Create(ctx, object(api.TrustedIssuerKind, "ok", spec("jwksURI")), client.DryRunAll)).To(Succeed())
+		g.Expect(c.Create(ctx, object(api.TrustedIssuerKind, "ok", spec("jwksURI", "discoveryURL: https://issuer.example.com/meta")), client.DryRunAll)).To(Succeed())
 	})
 
 	t.Run("names that are no URL are good issuers too", func(t *testing.T) {

@@ -55,6 +55,11 @@ type IssuerStatus struct {
 	// +optional
 	NextRefreshTime *metav1.Time `json:"nextRefreshTime,omitempty"`
 
+	// refreshRequestedAt is when the verifier last met a token with an unknown
+	// key and asked for a refresh. The verifier alone writes it.
+	// +optional
+	RefreshRequestedAt *metav1.MicroTime `json:"refreshRequestedAt,omitempty"`
+
 	// handledRefresh is the newest requested refresh that was carried out.
 	// +optional
 	HandledRefresh *HandledRefresh `json:"handledRefresh,omitempty"`
@@ -152,10 +157,15 @@ type AttemptStatus struct {
 // HandledRefresh is the outcome of a requested refresh.
 type HandledRefresh struct {
 	// request is the value of the annotation jwks-trust.dev/refresh that was
-	// acted on.
+	// last acted on.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Request string `json:"request,omitempty"`
+
+	// requestedAt is the value of status.refreshRequestedAt that was last acted
+	// on.
+	// +optional
+	RequestedAt *metav1.MicroTime `json:"requestedAt,omitempty"`
 
 	// startTime is when the fetch began. Times are compared with it by the
 	// verifier, so it has microseconds.

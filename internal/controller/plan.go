@@ -8,6 +8,8 @@
 //	requested    the refresh annotation has a value that was not handled yet
 //	changed      the spec is newer than the one last tried, or a refused key was
 //	             cleared
+//	unknown key  the verifier has met a token with a key that is not in the set;
+//	             at most every unknownKeySpacing, counted from the last attempt
 //	lost         the trusted keys are in no ConfigMap and not in memory
 //	unconfirmed  no success is on record, or one that lies in the future
 //	scheduled    the refresh point, or the end of the backoff, has come
@@ -21,6 +23,8 @@ package controller
 import (
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
@@ -32,6 +36,9 @@ const (
 	// minAttemptSpacing is the floor between any two fetches for an issuer, so
 	// that editing an object in a loop does not become a flood for its server.
 	minAttemptSpacing = 5 * time.Second
+	// unknownKeySpacing is the floor between the last attempt and a fetch that
+	// the verifier asked for: tokens are made by anybody.
+	unknownKeySpacing = 30 * time.Second
 	// refreshPoint is the part of the lifetime after which a refresh is due, and
 	// refreshJitter how far it is spread to either side.
 	refreshPoint, refreshJitter = 0.8, 0.1
@@ -76,8 +83,10 @@ type plan struct {
 	// revalidate allows a conditional request (RFC 9110 section 13): only a
 	// scheduled fetch may be answered with "not modified".
 	revalidate bool
-	// request is the refresh request that the fetch answers, if any.
-	request string
+	// request is the refresh annotation, and requestedAt the verifier's request,
+	// that the fetch answers.
+	request     string
+	requestedAt *metav1.MicroTime
 	// next is when to look again, if not fetch.
 	next time.Time
 }
@@ -87,38 +96,59 @@ func planFetch(in planInput) plan {
 	if in.spec.Static() {
 		return plan{}
 	}
-	p, urgent := in.due()
-	if !p.fetch {
-		return p
+	first := in.causes()[0]
+	for _, c := range in.causes()[1:] {
+		if c.at.Before(first.at) {
+			first = c
+		}
 	}
-	if earliest := in.earliest(urgent); earliest.After(in.now) {
-		return plan{next: earliest}
+	if first.at.After(in.now) {
+		return plan{next: first.at}
 	}
-	return p
+	// One fetch answers every request that has been made.
+	return plan{
+		fetch: true, why: first.why, revalidate: first.why == scheduled && !in.asked() && !in.wanted(),
+		request: in.request, requestedAt: in.status.RefreshRequestedAt,
+	}
 }
 
-// due is the chain of checks. urgent means that a running backoff does not
-// hold the fetch back.
-func (in planInput) due() (p plan, urgent bool) {
-	handled := ""
-	if h := in.status.HandledRefresh; h != nil {
-		handled = h.Request
+// cause is a reason to fetch, with the time from which it may lead to a fetch.
+type cause struct {
+	why string
+	at  time.Time
+}
+
+// scheduled is the cause that is always there.
+const scheduled = "scheduled"
+
+// causes are the checks of the picture above, most urgent first.
+func (in planInput) causes() []cause {
+	var out []cause
+	add := func(holds bool, why string, at time.Time) {
+		if holds {
+			out = append(out, cause{why, at})
+		}
 	}
-	switch {
-	case in.request != "" && in.request != handled:
-		return plan{fetch: true, why: "requested", request: in.request}, true
-	case in.attemptedGeneration() != in.generation, in.readmit:
-		return plan{fetch: true, why: "changed"}, true
-	case in.lost:
-		return plan{fetch: true, why: "lost"}, false
-	case in.unconfirmed():
-		return plan{fetch: true, why: "unconfirmed"}, false
-	}
-	next := in.scheduled()
-	if next.After(in.now) {
-		return plan{next: next}, false
-	}
-	return plan{fetch: true, why: "scheduled", revalidate: true}, false
+	add(in.asked(), "requested", in.spaced(minAttemptSpacing))
+	add(in.attemptedGeneration() != in.generation || in.readmit, "changed", in.spaced(minAttemptSpacing))
+	add(in.wanted(), "unknown key", later(in.spaced(unknownKeySpacing), in.backoff()))
+	add(in.lost, "lost", later(in.spaced(minAttemptSpacing), in.backoff()))
+	add(in.unconfirmed(), "unconfirmed", later(in.spaced(minAttemptSpacing), in.backoff()))
+	add(true, scheduled, in.scheduled())
+	return out
+}
+
+// asked reports a refresh annotation that was not handled yet.
+func (in planInput) asked() bool {
+	h := in.status.HandledRefresh
+	return in.request != "" && (h == nil || h.Request != in.request)
+}
+
+// wanted reports a request of the verifier that was not handled yet. It compares
+// for inequality: the clocks of two replicas have no order.
+func (in planInput) wanted() bool {
+	h := in.status.HandledRefresh
+	return in.status.RefreshRequestedAt != nil && (h == nil || !in.status.RefreshRequestedAt.Equal(h.RequestedAt))
 }
 
 // attemptedGeneration is the generation of the spec that was last tried; -1
@@ -161,31 +191,42 @@ func (in planInput) scheduled() time.Time {
 	return next
 }
 
-// earliest is when the next fetch may happen at all.
-func (in planInput) earliest(urgent bool) time.Time {
-	var started, backoff time.Time
+// spaced is when the last attempt is that long ago. A clock that was set back
+// makes old times say nothing.
+func (in planInput) spaced(spacing time.Duration) time.Time {
+	var started time.Time
 	switch {
 	case in.last != nil:
 		started = in.last.started
-		if in.last.failures > 0 {
-			backoff = in.last.next
-		}
 	case in.status.LastAttempt != nil:
 		started = in.status.LastAttempt.Time.Time
-		if in.status.LastAttempt.Reason != api.ReasonSucceeded && in.status.NextRefreshTime != nil {
-			backoff = in.status.NextRefreshTime.Time
-		}
-	default:
-		return time.Time{}
 	}
-	if started.After(in.now) {
-		return time.Time{} // the clock was set back: old times say nothing
+	if started.IsZero() || started.After(in.now) {
+		return in.now
 	}
-	earliest := started.Add(minAttemptSpacing)
-	if !urgent && backoff.After(earliest) && !backoff.After(in.now.Add(maxRetryAfter)) {
-		earliest = backoff
+	return started.Add(spacing)
+}
+
+// backoff is when a running backoff ends.
+func (in planInput) backoff() time.Time {
+	var end time.Time
+	switch {
+	case in.last != nil && in.last.failures > 0:
+		end = in.last.next
+	case in.last == nil && in.status.LastAttempt != nil && in.status.LastAttempt.Reason != api.ReasonSucceeded && in.status.NextRefreshTime != nil:
+		end = in.status.NextRefreshTime.Time
 	}
-	return earliest
+	if end.After(in.now.Add(maxRetryAfter)) {
+		return in.now // beyond any backoff of ours: the clock was set back
+	}
+	return end
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // maxRetryAfter is the longest that a server can put off the next attempt.

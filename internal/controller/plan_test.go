@@ -27,6 +27,13 @@ func TestPlanFetch(t *testing.T) {
 	ago, ahead := func(d time.Duration) time.Time { return noon.Add(-d) }, noon.Add
 	handled := known(ago(time.Minute), ahead(7*time.Minute))
 	handled.HandledRefresh = &api.HandledRefresh{Request: "a"}
+	wanted := func(success, next time.Time) *api.IssuerStatus {
+		s := known(success, next)
+		s.RefreshRequestedAt = ptrTo(metav1.NewMicroTime(noon))
+		return s
+	}
+	served := wanted(ago(time.Minute), ahead(7*time.Minute))
+	served.HandledRefresh = &api.HandledRefresh{RequestedAt: ptrTo(metav1.NewMicroTime(noon))}
 
 	for name, tc := range map[string]struct {
 		status     *api.IssuerStatus
@@ -60,6 +67,28 @@ func TestPlanFetch(t *testing.T) {
 		"a new refresh request is answered at once, unconditionally": {
 			status: known(ago(time.Minute), ahead(7*time.Minute)), request: "a",
 			want: plan{fetch: true, why: "requested", request: "a"},
+		},
+		"an unknown key is looked up, unconditionally": {
+			status: wanted(ago(time.Minute), ahead(7*time.Minute)),
+			want:   plan{fetch: true, why: "unknown key", requestedAt: ptrTo(metav1.NewMicroTime(noon))},
+		},
+		"an unknown key is looked up once": {
+			status: served, want: plan{next: ahead(7 * time.Minute)},
+		},
+		"THREATS 37: unknown keys lead to one fetch in 30 s, counted from the last attempt": {
+			status: wanted(ago(time.Minute), ahead(7*time.Minute)),
+			last:   &attemptMemory{started: ago(10 * time.Second), generation: 1, next: ahead(7 * time.Minute)},
+			want:   plan{next: ahead(20 * time.Second)},
+		},
+		"THREATS 37: and to none while the issuer fails": {
+			status: wanted(ago(time.Minute), ahead(7*time.Minute)),
+			last:   &attemptMemory{started: ago(time.Minute), generation: 1, failures: 6, next: ahead(4 * time.Minute)},
+			want:   plan{next: ahead(4 * time.Minute)},
+		},
+		"unknown keys do not put off what is due anyway": {
+			status: wanted(ago(8*time.Minute), noon),
+			last:   &attemptMemory{started: ago(10 * time.Second), generation: 1, next: noon},
+			want:   plan{fetch: true, why: "scheduled", requestedAt: ptrTo(metav1.NewMicroTime(noon))},
 		},
 		"a refresh request is answered once": {
 			status: handled, request: "a", want: plan{next: ahead(7 * time.Minute)},

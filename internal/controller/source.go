@@ -52,7 +52,7 @@ type sourced struct {
 func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, m *memory) sourced {
 	spec := issuer.IssuerSpec()
 	out := sourced{attempt: attempt{
-		started: r.Clock.Now(), generation: issuer.GetGeneration(), request: p.request, uri: issuer.IssuerStatus().JWKSURI,
+		started: r.Clock.Now(), generation: issuer.GetGeneration(), request: p.request, requestedAt: p.requestedAt, uri: issuer.IssuerStatus().JWKSURI,
 	}}
 	roots, err := r.caBundle(ctx, issuer)
 	if err != nil {

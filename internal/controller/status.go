@@ -34,9 +34,10 @@ type attempt struct {
 	started time.Time
 	// generation is that of the spec which was tried.
 	generation int64
-	// request is the refresh request that it answers, if any.
-	request string
-	uri     string
+	// request and requestedAt are the refresh requests that it answers, if any.
+	request     string
+	requestedAt *metav1.MicroTime
+	uri         string
 	// reason and message go into the condition Fetched.
 	reason, message string
 	succeeded       bool
@@ -105,11 +106,14 @@ func recordAttempt(next *api.IssuerStatus, a *attempt, now time.Time) {
 	}
 	next.JWKSURI = a.uri
 	next.LastAttempt = &api.AttemptStatus{Time: metav1.NewTime(a.started), Reason: a.reason, Message: a.message}
-	if a.request != "" {
+	h := next.HandledRefresh
+	if h == nil {
+		h = &api.HandledRefresh{}
+	}
+	if a.request != h.Request || !a.requestedAt.Equal(h.RequestedAt) {
 		next.HandledRefresh = &api.HandledRefresh{
-			Request:   a.request,
-			StartTime: metav1.NewMicroTime(a.started),
-			Outcome:   a.reason,
+			Request: a.request, RequestedAt: a.requestedAt,
+			StartTime: metav1.NewMicroTime(a.started), Outcome: a.reason,
 		}
 	}
 	for _, c := range a.compromised {
@@ -350,6 +354,7 @@ func moved(old, next time.Time, limit time.Duration) bool {
 func timeless(s *api.IssuerStatus) *api.IssuerStatus {
 	c := s.DeepCopy()
 	c.NextRefreshTime = nil
+	c.RefreshRequestedAt = nil // the verifier's own
 	if c.LastAttempt != nil {
 		c.LastAttempt.Time = metav1.Time{}
 	}

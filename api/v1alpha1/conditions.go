@@ -106,6 +106,8 @@ const (
 const (
 	// ReasonPublished: the ConfigMaps hold the trusted keys.
 	ReasonPublished = "Published"
+	// ReasonAllKeysRevoked: spec.revokedKeys leaves no key to publish.
+	ReasonAllKeysRevoked = "AllKeysRevoked"
 	// ReasonConfigMapConflict: a ConfigMap of that name belongs to someone else
 	// and is left alone.
 	ReasonConfigMapConflict = "ConfigMapConflict"

@@ -130,6 +130,18 @@ type IssuerSpec struct {
 	// +kubebuilder:validation:MaxItems=2
 	KeyUses []KeyUse `json:"keyUses,omitempty"`
 
+	// revokedKeys are refused at once and everywhere, the last good copy
+	// included: each is a kid, or the RFC 7638 SHA-256 thumbprint of a key, which
+	// nobody can choose. For emergencies; the issuer has to stop publishing the
+	// key for good.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	RevokedKeys []string `json:"revokedKeys,omitempty"`
+
 	// maxRedirects is how many HTTP redirects a fetch follows, from 0 to 3.
 	// Each must stay on https and on the same host.
 	// +optional

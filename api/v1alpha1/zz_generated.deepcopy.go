@@ -229,6 +229,11 @@ func (in *IssuerSpec) DeepCopyInto(out *IssuerSpec) {
 		*out = make([]KeyUse, len(*in))
 		copy(*out, *in)
 	}
+	if in.RevokedKeys != nil {
+		in, out := &in.RevokedKeys, &out.RevokedKeys
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.MaxRedirects != nil {
 		in, out := &in.MaxRedirects, &out.MaxRedirects
 		*out = new(int32)

@@ -57,7 +57,7 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 		m.copyVersion, m.copyData = version, w.sum()
 	}
 	if out.withdrawn {
-		return &copied{withdrawnPublication(key), nil}
+		return &copied{withdrawnPublication(issuer, out.attempt, key), nil}
 	}
 	return &copied{goodPublication(key), nil}
 }
@@ -93,9 +93,14 @@ func goodPublication(key client.ObjectKey) *publication {
 	return &publication{succeeded: true, reason: api.ReasonPublished, message: fmt.Sprintf("ConfigMap %s holds the trusted keys.", key)}
 }
 
-func withdrawnPublication(key client.ObjectKey) *publication {
-	return &publication{reason: api.ReasonPrivateKeyExposed, message: fmt.Sprintf(
-		"The keys were taken out of ConfigMap %s: the issuer published the private part of every one of them. Have it make new keys.", key)}
+// withdrawnPublication says why there is no key left.
+func withdrawnPublication(issuer api.Issuer, a *attempt, key client.ObjectKey) *publication {
+	if len(issuer.IssuerStatus().CompromisedKeys) > 0 || a != nil && len(a.compromised) > 0 {
+		return &publication{reason: api.ReasonPrivateKeyExposed, message: fmt.Sprintf(
+			"The keys were taken out of ConfigMap %s: the issuer published their private part. Have it make new keys.", key)}
+	}
+	return &publication{reason: api.ReasonAllKeysRevoked, message: fmt.Sprintf(
+		"The keys were taken out of ConfigMap %s: spec.revokedKeys names every one of them. Have the issuer publish a new key.", key)}
 }
 
 // failedPublication translates the error of a write.

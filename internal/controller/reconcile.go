@@ -185,7 +185,7 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	if a := out.attempt; a != nil && a.succeeded {
 		want, success = a.set, a.started
 	}
-	if want, out.withdrawn = withoutCompromised(want, issuer, out.attempt); want == nil && !out.withdrawn {
+	if want, out.withdrawn = withoutRevoked(want, issuer, out.attempt); want == nil && !out.withdrawn {
 		return out, nil // nothing has ever been fetched
 	}
 	if err := r.publish(ctx, issuer, want, content, out, m); err != nil {
@@ -194,7 +194,7 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	}
 	if out.withdrawn {
 		m.trusted = nil
-		out.published = withdrawnPublication(r.userKey(issuer))
+		out.published = withdrawnPublication(issuer, out.attempt, r.userKey(issuer))
 		return out, nil
 	}
 	m.trusted, m.success = want, success
@@ -399,22 +399,23 @@ func pendingStatus(issuer api.Issuer, set *keyset.Set, out outcome) *api.IssuerS
 	return next
 }
 
-// withoutCompromised takes the compromised keys out of a set. withdrawn means
-// that none is left: then nothing is trusted, because an empty set must never
-// be published (proxies reject it).
-func withoutCompromised(set *keyset.Set, issuer api.Issuer, a *attempt) (left *keyset.Set, withdrawn bool) {
+// withoutRevoked takes the revoked and compromised keys out of a set. withdrawn
+// means that none is left: then nothing is trusted, because an empty set must
+// never be published (proxies reject it).
+func withoutRevoked(set *keyset.Set, issuer api.Issuer, a *attempt) (left *keyset.Set, withdrawn bool) {
 	if set == nil {
 		return nil, false
 	}
-	bad := compromised(issuer.IssuerStatus())
+	bad := revoked(issuer)
 	if a != nil {
 		for _, c := range a.compromised {
 			bad[c.Thumbprint] = struct{}{}
 		}
 	}
 	left = set.Filter(func(k *keyset.Key) bool {
-		_, is := bad[k.Thumbprint()]
-		return !is
+		_, byThumbprint := bad[k.Thumbprint()]
+		_, byID := bad[k.KeyID()]
+		return !byThumbprint && (!byID || k.KeyID() == "")
 	})
 	switch left.Len() {
 	case set.Len():

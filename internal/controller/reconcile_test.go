@@ -427,6 +427,40 @@ var _ = Describe("A key published with its private part (THREATS 17)", func() {
 	})
 })
 
+var _ = Describe("A key that spec revokes", func() {
+	for _, by := range []struct {
+		name string
+		of   func(api.KeyStatus) string
+	}{
+		{"kid", func(k api.KeyStatus) string { return k.KeyID }},
+		{"thumbprint", func(k api.KeyStatus) string { return k.Thumbprint }},
+	} {
+		It("is taken out at once, while the issuer is down too; named by "+by.name, func(ctx context.Context) {
+			s := newScene(ctx)
+			s.issuer.Publish(key1(), key2())
+			s.create()
+			s.reconcile()
+			s.issuer.Stop()
+			s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{by.of(ti.Status.Keys[0])} })
+			s.after(time.Minute)
+			Expect(s.kids()).To(Equal([]string{"k2"}))
+
+			s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = append(ti.Spec.RevokedKeys, "k2") })
+			s.after(time.Minute)
+			Expect(configMap(ctx, s.copyKey()).Data).To(BeEmpty())
+			Expect(s.status()).To(isNotReady(api.ReasonAllKeysRevoked))
+			s.after(time.Minute)
+			Expect(s.status()).To(isNotReady(api.ReasonAllKeysRevoked), "and it goes on saying so")
+
+			Expect(s.issuer.Restart()).To(Succeed())
+			s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = nil })
+			s.after(time.Minute)
+			Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+			Expect(s.status()).To(isReady(api.ReasonFresh))
+		})
+	}
+})
+
 var _ = Describe("A ConfigMap of ours", func() {
 	var s *scene
 	BeforeEach(func(ctx context.Context) {

@@ -179,11 +179,15 @@ func keyUses(spec *api.IssuerSpec) []string {
 	return out
 }
 
-// compromised are the thumbprints that status lists.
-func compromised(s *api.IssuerStatus) map[string]struct{} {
-	out := make(map[string]struct{}, len(s.CompromisedKeys))
-	for _, k := range s.CompromisedKeys {
+// revoked are the thumbprints of compromised keys, and the kids and thumbprints
+// that spec revokes.
+func revoked(issuer api.Issuer) map[string]struct{} {
+	out := map[string]struct{}{}
+	for _, k := range issuer.IssuerStatus().CompromisedKeys {
 		out[k.Thumbprint] = struct{}{}
+	}
+	for _, name := range issuer.IssuerSpec().RevokedKeys {
+		out[name] = struct{}{}
 	}
 	return out
 }

@@ -136,7 +136,7 @@ func (s sourced) parsed(document []byte, issuer api.Issuer) sourced {
 	parsed, err := keyset.Parse(document, keyset.Policy{
 		Algorithms: algorithms(spec),
 		Uses:       keyUses(spec),
-		Revoked:    compromised(issuer.IssuerStatus()),
+		Revoked:    revoked(issuer),
 	})
 	s.compromised, s.skipped = parsed.Compromised, len(parsed.Skipped)
 	if err != nil {

@@ -253,10 +253,11 @@ func setFetched(next *api.IssuerStatus, out outcome, set setCondition) {
 }
 
 func setPublished(next *api.IssuerStatus, out outcome, set setCondition) {
+	before := findCondition(next, api.ConditionSnapshotPublished)
 	switch p := out.published; {
 	case p != nil:
 		set(api.ConditionSnapshotPublished, conditionStatus(p.succeeded), p.reason, p.message)
-	case findCondition(next, api.ConditionSnapshotPublished) == nil || next.Snapshot.Digest == "":
+	case before == nil || next.Snapshot.Digest == "" && before.Status == metav1.ConditionTrue:
 		set(api.ConditionSnapshotPublished, metav1.ConditionUnknown, api.ReasonPending, "There are no keys to publish yet.")
 	}
 }

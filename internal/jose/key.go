@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// MinRSABits and MaxRSABits bound RSA moduli, in bits.
-	MinRSABits, MaxRSABits = 2048, 8192
+	// MinRSABits is the smallest RSA modulus, in bits.
+	MinRSABits = 2048
+	// MaxRSABits is the largest RSA modulus, in bits.
+	MaxRSABits = 8192
 	// maxExponent bounds RSA exponents: what crypto/rsa computes with.
 	maxExponent = 1<<31 - 1
 )
@@ -33,9 +35,9 @@ const (
 // Key is an admitted public key, with its verifiers prepared. It is immutable.
 type Key struct {
 	id, use    string
-	public     crypto.PublicKey // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
-	members    publicMembers
+	kty, crv   string
 	thumbprint string
+	public     crypto.PublicKey // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 	algorithms []Algorithm
 	verifiers  []verifier // of algorithms, in the same order
 }
@@ -55,8 +57,8 @@ func newKey(public crypto.PublicKey, kid, use, declared string) (*Key, error) {
 		return nil, err
 	}
 	k := &Key{
-		id: kid, use: use, public: public, members: members, thumbprint: members.thumbprint(),
-		algorithms: algorithms, verifiers: make([]verifier, 0, len(algorithms)),
+		id: kid, use: use, kty: members.KeyType, crv: members.Curve, thumbprint: members.thumbprint(),
+		public: public, algorithms: algorithms, verifiers: make([]verifier, 0, len(algorithms)),
 	}
 	for _, a := range algorithms {
 		v, err := newVerifier(a, public)
@@ -133,10 +135,10 @@ func (k *Key) Algorithms() []Algorithm { return slices.Clone(k.algorithms) }
 func (k *Key) Fits(a Algorithm) bool { return slices.Contains(k.algorithms, a) }
 
 // KeyType is the key's "kty": RSA, EC or OKP.
-func (k *Key) KeyType() string { return k.members.KeyType }
+func (k *Key) KeyType() string { return k.kty }
 
 // Curve is the key's "crv"; "" for RSA.
-func (k *Key) Curve() string { return k.members.Curve }
+func (k *Key) Curve() string { return k.crv }
 
 // Bits is the size of an RSA key's modulus; 0 for others.
 func (k *Key) Bits() int {
@@ -149,7 +151,7 @@ func (k *Key) Bits() int {
 // MarshalJWK is the key as every stock library accepts it: public members only,
 // in alphabetical order and without white space, "use" always "sig".
 func (k *Key) MarshalJWK() []byte {
-	m := k.members
+	m, _ := required(k.public) // newKey has seen to that
 	m.Algorithm, m.KeyID, m.Use = k.Algorithm(), k.id, "sig"
 	return m.marshal()
 }

@@ -5,6 +5,7 @@ package keyset
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ type Policy struct {
 	Algorithms []Algorithm
 	// Uses are the admitted values of "use", besides none; "sig" when empty.
 	Uses []string
-	// Revoked are thumbprints that are never admitted.
+	// Revoked are the thumbprints, or kids, of keys that are never admitted.
 	Revoked map[string]struct{}
 }
 
@@ -81,7 +82,7 @@ type Compromised struct {
 type Parsed struct {
 	// Set is nil when Parse returns an error; the other two always count.
 	Set *Set
-	// Skipped are the keys that were left out.
+	// Skipped are the keys that were left out, in the document's order.
 	Skipped []Skipped
 	// Compromised are the keys of which the document has the private part, each
 	// once.
@@ -124,6 +125,7 @@ func Parse(document []byte, p Policy) (Parsed, error) {
 	admitted = out.dropRevoked(admitted, p)
 	admitted = out.dropDuplicates(admitted)
 	admitted = out.dropNameless(admitted)
+	slices.SortStableFunc(out.Skipped, func(a, b Skipped) int { return cmp.Compare(a.Index, b.Index) })
 	if len(admitted) == 0 {
 		return out, out.nothingLeft()
 	}
@@ -280,6 +282,9 @@ func (out *Parsed) exposes(thumbprint string) bool {
 func (out *Parsed) dropRevoked(in []candidate, p Policy) []candidate {
 	return slices.DeleteFunc(in, func(c candidate) bool {
 		_, revoked := p.Revoked[c.key.Thumbprint()]
+		if _, byID := p.Revoked[c.key.KeyID()]; byID && c.key.KeyID() != "" {
+			revoked = true
+		}
 		if !revoked && !out.exposes(c.key.Thumbprint()) {
 			return false
 		}
@@ -291,14 +296,14 @@ func (out *Parsed) dropRevoked(in []candidate, p Policy) []candidate {
 // dropDuplicates keeps one of several equal keys, and none of those that share
 // a kid and differ.
 func (out *Parsed) dropDuplicates(in []candidate) []candidate {
-	first := map[string]string{} // kid to canonical key
+	last := map[string]string{} // kid to canonical key
 	differing := map[string]bool{}
 	for _, c := range in {
 		kid, key := c.key.KeyID(), string(c.key.MarshalJWK())
-		if before, seen := first[kid]; seen && before != key && kid != "" {
+		if before, seen := last[kid]; seen && before != key && kid != "" {
 			differing[kid] = true
 		}
-		first[kid] = key
+		last[kid] = key
 	}
 	seen := map[string]bool{}
 	return slices.DeleteFunc(in, func(c candidate) bool {

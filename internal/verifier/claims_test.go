@@ -1,3 +1,5 @@
+// claims_test.go has the types and ranges of claims.
+
 package verifier
 
 import (

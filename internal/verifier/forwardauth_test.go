@@ -1,3 +1,5 @@
+// forwardauth_test.go asks as reverse proxies do, over real HTTP.
+
 package verifier
 
 import (
@@ -27,7 +29,6 @@ func (f fakeIssuers) Ready() bool                           { return f.ready }
 func (f fakeIssuers) ForObject(Object) (*Issuer, bool)      { return f.lookup() }
 func (f fakeIssuers) ForTokenReview(string) (*Issuer, bool) { return f.lookup() }
 func panics() (*Issuer, bool)                               { panic("token: eyJhbGciOiJub25lIn0") }
-func unknown() (*Issuer, bool)                              { return nil, false }
 func newForwardAuth(i issuers, log logr.Logger) *forwardAuth {
 	return &forwardAuth{issuers: i, now: newStore().now, gate: newGate(1), log: log}
 }

@@ -128,7 +128,7 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 		CacheTTL: object.IssuerSpec().CacheTTLOrDefault(), StaleTTL: object.IssuerSpec().StaleTTLOrDefault(),
 	}
 	endorsed := next.hold(recorded, data, before, own)
-	next.admit(status, endorsed)
+	next.admit(status, object.IssuerSpec().RevokedKeys, endorsed)
 	return next
 }
 
@@ -234,9 +234,9 @@ func names(recorded *api.SnapshotStatus, digest string) bool {
 }
 
 // admit picks those of the held keys that may verify tokens.
-func (i *Issuer) admit(status *api.IssuerStatus, endorsed bool) {
+func (i *Issuer) admit(status *api.IssuerStatus, revokedKeys []string, endorsed bool) {
 	i.window = i.held.window
-	revoked := i.revocations(status)
+	revoked := i.revocations(status, revokedKeys)
 	if i.held.set == nil {
 		return
 	}
@@ -244,18 +244,26 @@ func (i *Issuer) admit(status *api.IssuerStatus, endorsed bool) {
 	for _, k := range status.Keys {
 		states[k.Thumbprint] = k.State
 	}
-	i.revoked = subset(i.held.set, func(k *jose.Key) bool { return revoked[k.Thumbprint()] })
+	isRevoked := func(k *jose.Key) bool {
+		return revoked[k.Thumbprint()] || k.KeyID() != "" && slices.Contains(revokedKeys, k.KeyID())
+	}
+	i.revoked = subset(i.held.set, isRevoked)
 	i.usable = subset(i.held.set, func(k *jose.Key) bool {
 		state, listed := states[k.Thumbprint()]
 		trusted := state == api.KeyActive || state == api.KeyRetiring
 		// Keys of a set that is being published are not listed yet.
-		return !revoked[k.Thumbprint()] && (trusted || endorsed && !listed)
+		return !isRevoked(k) && (trusted || endorsed && !listed)
 	})
 }
 
 // revocations are the thumbprints that are refused always. Their kids are kept.
-func (i *Issuer) revocations(status *api.IssuerStatus) map[string]bool {
+// revokedKeys, from spec, are kids or thumbprints, and count as both.
+func (i *Issuer) revocations(status *api.IssuerStatus, revokedKeys []string) map[string]bool {
 	thumbprints := map[string]bool{}
+	for _, name := range revokedKeys {
+		thumbprints[name] = true
+		i.revokedIDs = append(i.revokedIDs, name)
+	}
 	revoke := func(thumbprint, kid string) {
 		thumbprints[thumbprint] = true
 		if kid != "" {

@@ -1,3 +1,5 @@
+// join_test.go plays the events that can reach an issuer, in every order that matters.
+
 package verifier
 
 import (
@@ -270,6 +272,21 @@ func TestJoinCompromisedKeyActsOnTheLastGoodCopy(t *testing.T) {
 	s.expect(b, Accepted, "the other one goes on")
 	s.status(func(c *api.ClusterTrustedIssuer) { c.Status.CompromisedKeys = nil })
 	s.expect(a, Accepted, "an administrator cleared it")
+}
+
+func TestJoinRevokedInSpec(t *testing.T) {
+	a, b := ec("a"), ec("b")
+	set := keySet(t, a, b)
+	thumbprint := set.Keys()[1].Thumbprint()
+	s := begin(t, set)
+	s.status(func(c *api.ClusterTrustedIssuer) { c.Spec.RevokedKeys = []string{"a"} })
+	s.expect(a, KeyRevoked, "by kid, before the controller has done anything")
+	s.expect(b, Accepted, "the other one goes on")
+	s.status(func(c *api.ClusterTrustedIssuer) { c.Spec.RevokedKeys = []string{"a", thumbprint} })
+	s.expect(b, KeyRevoked, "by thumbprint")
+	s.configMap(nil)
+	s.status(func(c *api.ClusterTrustedIssuer) { c.Status.Snapshot.Digest = "sha256:else" })
+	s.expect(a, KeyRevoked, "in a held set too")
 }
 
 func TestJoinForgedStatus(t *testing.T) {

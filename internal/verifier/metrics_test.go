@@ -1,3 +1,5 @@
+// metrics_test.go reads the counter.
+
 package verifier
 
 import (

@@ -199,10 +199,10 @@ func (s *Server) listen(ctx context.Context, group *errgroup.Group) error {
 
 // unlessOver drops an error that only says that the end has come.
 func unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // serve opens a listener and adds its two sides to the group: serving, and

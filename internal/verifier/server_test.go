@@ -1,3 +1,5 @@
+// server_test.go runs the server with real listeners, certificates and clients.
+
 package verifier
 
 import (
@@ -141,8 +143,8 @@ func run(t *testing.T, store *Store, change ...func(*Server)) *running {
 	finished := make(chan error, 1)
 	go func() { finished <- server.Start(ctx) }()
 	t.Cleanup(cancel)
-	g.Eventually(server.Addr, "10s").ShouldNot(BeEmpty())
-	g.Eventually(server.HTTPAddr, "10s").ShouldNot(BeEmpty())
+	g.Eventually(server.Addr, 10*time.Second).ShouldNot(BeEmpty())
+	g.Eventually(server.HTTPAddr, 10*time.Second).ShouldNot(BeEmpty())
 	return &running{Server: server, options: o, servers: servers, clients: clients, stop: cancel, finished: finished}
 }
 
@@ -293,7 +295,7 @@ func TestServerReadsItsCertificateAgain(t *testing.T) {
 	g.Expect(r.certificate.ReadCertificate()).NotTo(Succeed(), "half of the key has been written")
 	g.Expect(r.peer()).To(Equal(before))
 	write(t, r.options.KeyFile, keyPEM(t, next))
-	g.Eventually(r.peer, "15s").Should(Equal(next.Leaf.SerialNumber.String()))
+	g.Eventually(r.peer, 15*time.Second).Should(Equal(next.Leaf.SerialNumber.String()))
 }
 
 func TestServerReadsTheClientAuthorityAgain(t *testing.T) {
@@ -303,7 +305,7 @@ func TestServerReadsTheClientAuthorityAgain(t *testing.T) {
 	g.Expect(r.reviewStatus(r.client(old.client(t)))).To(Equal(http.StatusOK))
 	client := r.client(renewed.client(t))
 	write(t, r.options.ClientCAFile, renewed.pem())
-	g.Eventually(func() (int, error) { return r.reviewStatus(client) }, "10s").Should(Equal(http.StatusOK))
+	g.Eventually(func() (int, error) { return r.reviewStatus(client) }, 10*time.Second).Should(Equal(http.StatusOK))
 	status, err := r.reviewStatus(r.client(old.client(t)))
 	if err == nil {
 		g.Expect(status).To(Equal(http.StatusForbidden), "the old authority no longer counts")
@@ -380,11 +382,11 @@ func TestServerShutsDownGracefully(t *testing.T) {
 			_ = connection.Close()
 		}
 		return err
-	}, "10s").Should(HaveOccurred(), "no new connections")
+	}, 10*time.Second).Should(HaveOccurred(), "no new connections")
 	g.Expect(r.finished).NotTo(Receive(), "it waits for the request that is running")
 	close(finish)
 	g.Expect(<-answered).To(Equal(outcome{status: http.StatusServiceUnavailable}), "THREATS 64: no request is dropped")
-	g.Eventually(r.finished, "10s").Should(Receive(BeNil()))
+	g.Eventually(r.finished, 10*time.Second).Should(Receive(BeNil()))
 }
 
 func TestServerLimits(t *testing.T) {
@@ -440,5 +442,11 @@ func TestTokenReviewBodyThatNeverArrives(t *testing.T) {
 	g.Expect(response.Body.Close()).To(Succeed())
 	g.Expect(response.StatusCode).To(Equal(http.StatusBadRequest))
 	g.Expect(time.Since(began)).To(BeNumerically("<", 8*time.Second), "THREATS 61: the deadline covers the reading")
-	g.Eventually(func() int { return len(h.gate) }, "5s").Should(BeZero())
+	g.Eventually(func() int { return len(h.gate) }, 5*time.Second).Should(BeZero())
+}
+
+func TestQuotedValuesForTheLog(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(quoted("a\n\u202eb")).To(Equal(`"a\n\u202eb"`))
+	g.Expect(quoted(strings.Repeat("x", 1000))).To(Equal(`"` + strings.Repeat("x", maxLogged) + `"`))
 }

@@ -1,3 +1,5 @@
+// store_test.go covers the index: who is found, and for how long.
+
 package verifier
 
 import (
@@ -101,6 +103,8 @@ func TestStoreNewUIDUnderTheSameName(t *testing.T) {
 	g.Expect(reasonFor(s, object, ec("a"))).To(Equal(Accepted))
 	s.setContent(uid, nil)
 	g.Expect(s.records).To(HaveLen(1))
+	s.setIssuer(cluster(identity("main", "third")))
+	g.Expect(s.byIssuer[issuerName]).To(HaveLen(1), "the second is gone from every index")
 }
 
 func TestStoreKeepsKindsAndNamespacesApart(t *testing.T) {

@@ -130,26 +130,29 @@ func supportedVersion(apiVersion string) bool {
 		apiVersion == authenticationv1beta1.SchemeGroupVersion.String()
 }
 
-// within judges a review, and gives up waiting at the deadline. The place in the
-// gate is given back when the work has ended, so that work which nobody waits
-// for any more cannot pile up.
+// within judges a review, and gives up waiting at the deadline.
 func (h *tokenReview) within(ctx context.Context, spec authenticationv1.TokenReviewSpec) answer {
 	done := make(chan answer, 1)
-	go func() {
-		defer h.gate.leave()
-		a := answer{audiences: spec.Audiences}
-		a.verdict = contained(h.log, func() Verdict {
-			a = h.judge(spec)
-			return a.verdict
-		})
-		done <- a
-	}()
+	go func() { done <- h.work(spec) }()
 	select {
 	case a := <-done:
 		return a
 	case <-ctx.Done():
 		return answer{verdict: Verdict{Outcome: CannotDecide, Reason: DeadlineExceeded}, audiences: spec.Audiences}
 	}
+}
+
+// work judges a review and contains its panics. The place in the gate is given
+// back when the work has ended, not when the waiting has, so that work which
+// nobody waits for any more cannot pile up.
+func (h *tokenReview) work(spec authenticationv1.TokenReviewSpec) answer {
+	defer h.gate.leave()
+	a := answer{audiences: spec.Audiences}
+	a.verdict = contained(h.log, func() Verdict {
+		a = h.judge(spec)
+		return a.verdict
+	})
+	return a
 }
 
 // judge judges the token of a review. For a verdict other than Accept nothing

@@ -1,3 +1,5 @@
+// tokenreview_test.go asks as the API server does, over real HTTP.
+
 package verifier
 
 import (

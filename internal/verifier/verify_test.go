@@ -1,3 +1,5 @@
+// verify_test.go judges tokens, good and bad, with nothing but the pure code.
+
 package verifier
 
 import (
@@ -297,8 +299,10 @@ func TestVerifyKidOfCompromisedKeyUsedAgain(t *testing.T) {
 func TestZeroValuesNeverAccept(t *testing.T) {
 	g := NewWithT(t)
 	g.Expect(Verdict{}.Outcome).To(Equal(CannotDecide))
-	v := Verify(ec("k").Sign(claims(map[string]any{"iss": "", "aud": ""})), &Issuer{audiences: []string{""}}, start)
-	g.Expect(v.Outcome).NotTo(Equal(Accept))
+	nobody := trusted(t, keySet(t, ec("k")), func(c *api.ClusterTrustedIssuer) { c.Spec.Issuer = "" })
+	for _, iss := range []any{"", absent{}} {
+		g.Expect(Verify(ec("k").Sign(claims(map[string]any{"iss": iss})), nobody, start).Reason).To(Equal(IssuerMismatch))
+	}
 	g.Expect((&Issuer{}).window.State(start)).To(Equal(snapshot.Pending))
 }
 

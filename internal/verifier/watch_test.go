@@ -1,3 +1,5 @@
+// watch_test.go sends the events of informers into a store.
+
 package verifier
 
 import (

@@ -10,6 +10,6 @@ for package in $(go list ./...); do
   targets=$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$folder"/*_test.go 2> /dev/null || true)
   for target in $targets; do
     echo "==> $target (${package##*/}), $1"
-    go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$package"
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" -fuzzminimizetime 10x "$package"
   done
 done

@@ -78,7 +78,7 @@ func (f *Fetcher) metadata(ctx context.Context, r Request, issuer string) (strin
 	}
 	var found, uri string
 	if json.Unmarshal(members["issuer"], &found) != nil || found != issuer {
-		return "", fail(IssuerMismatch, "The metadata at spec.jwksURI is for another issuer (it names %q); make spec.issuer the exact value, to the last slash, or correct the URL.", found)
+		return "", fail(IssuerMismatch, "The metadata at spec.jwksURI is not for spec.issuer, byte for byte; make spec.issuer exactly what the document says, to the last slash, or correct the URL.")
 	}
 	if json.Unmarshal(members["jwks_uri"], &uri) != nil || uri == "" {
 		return "", fail(InvalidDiscovery, "The metadata at spec.jwksURI has no jwks_uri; set spec.jwksURI to where the keys are.")

@@ -6,10 +6,8 @@ package fetch
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 )
@@ -29,9 +27,18 @@ func ParseEgress(cidrs []string) (Egress, error) {
 		if err != nil {
 			return Egress{}, fmt.Errorf("%q is not a CIDR such as 10.96.0.0/12: %w", c, err)
 		}
-		e.Allow = append(e.Allow, p.Masked())
+		e.Allow = append(e.Allow, plain(p).Masked())
 	}
 	return e, nil
+}
+
+// plain writes a prefix of IPv4-mapped IPv6 addresses as the IPv4 prefix that it
+// is: addresses are compared unmapped.
+func plain(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
 }
 
 func prefixes(cidrs ...string) []netip.Prefix {
@@ -43,27 +50,33 @@ func prefixes(cidrs ...string) []netip.Prefix {
 }
 
 var (
-	// never can be opened by nothing: link-local with the metadata services of
-	// the clouds (169.254.169.254, fd00:ec2::254, 100.100.100.200,
-	// 168.63.129.16), multicast, broadcast, unspecified.
+	// never can be opened by nothing: link-local, the metadata services of the
+	// clouds that are elsewhere (Alibaba, Azure, Oracle twice, Amazon, Google,
+	// Scaleway), multicast, broadcast, unspecified.
 	never = prefixes("0.0.0.0/8", "169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
-		"224.0.0.0/4", "255.255.255.255/32", "::/128", "fe80::/10", "fec0::/10", "fd00:ec2::254/128", "ff00::/8")
+		"fd00:c1::a9fe:a9fe/128", "fd00:ec2::/32", "fd20:ce::254/128", "fd00:42::42/128",
+		"224.0.0.0/4", "255.255.255.255/32", "::/128", "fe80::/10", "fec0::/10", "ff00::/8")
 	// guarded have to be opened: those that the IANA special-purpose registries
 	// list as not globally reachable (RFC 6890).
 	guarded = prefixes("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
 		"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
-		"::1/128", "64:ff9b:1::/48", "100::/64", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7")
-	nat64  = netip.MustParsePrefix("64:ff9b::/96")
-	sixto4 = netip.MustParsePrefix("2002::/16")
-	teredo = netip.MustParsePrefix("2001::/32")
-	compat = netip.MustParsePrefix("::/96")
+		"::1/128", "64:ff9b:1::/48", "100::/64", "2001:2::/48", "2001:10::/28", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7")
+	// suffixed carry an IPv4 address in their last 32 bits: NAT64 (RFC 6052 and
+	// RFC 8215, the usual layout), IPv4-compatible (RFC 4291) and IPv4-translated
+	// (RFC 2765).
+	suffixed = prefixes("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")
+	sixto4   = netip.MustParsePrefix("2002::/16") // RFC 3056
+	teredo   = netip.MustParsePrefix("2001::/32") // RFC 4380
 )
 
 // Check reports whether an address may be connected to, as an error that says
 // which rule forbids it.
 func (e Egress) Check(addr netip.Addr) error {
-	if !addr.IsValid() || addr.Zone() != "" {
-		return errors.New("the address has a zone")
+	switch {
+	case !addr.IsValid():
+		return errors.New("the lookup gave no valid address")
+	case addr.Zone() != "":
+		return errors.New("the address has a zone, so it is link-local, which is never allowed")
 	}
 	for _, a := range meanings(addr) {
 		if within(a, never) {
@@ -86,7 +99,8 @@ func meanings(addr netip.Addr) []netip.Addr {
 	b := addr.As16()
 	out := []netip.Addr{addr}
 	switch {
-	case nat64.Contains(addr), compat.Contains(addr) && !addr.IsUnspecified() && !addr.IsLoopback():
+	case addr.IsUnspecified(), addr.IsLoopback():
+	case within(addr, suffixed):
 		out = append(out, netip.AddrFrom4([4]byte(b[12:16])))
 	case sixto4.Contains(addr):
 		out = append(out, netip.AddrFrom4([4]byte(b[2:6])))
@@ -142,50 +156,4 @@ func (f *Fetcher) judge(ctx context.Context, host string) ([]netip.Addr, error) 
 		}
 	}
 	return addrs, nil
-}
-
-// dial connects to an address that was judged, not to a name that could mean
-// another one by then.
-func (f *Fetcher) dial(ctx context.Context, network, hostPort string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, f.options.ConnectTimeout)
-	defer cancel()
-	addrs, err := f.judge(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	var failed error
-	for _, a := range addrs {
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(a.Unmap().String(), port))
-		if err == nil {
-			return conn, nil
-		}
-		failed = err
-	}
-	return nil, failed
-}
-
-// dialTLS connects and shakes hands, so that what goes wrong in the handshake
-// can be told from a connection that broke.
-func (f *Fetcher) dialTLS(config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, hostPort string) (net.Conn, error) {
-		raw, err := f.dial(ctx, network, hostPort)
-		if err != nil {
-			return nil, err
-		}
-		host, _, err := net.SplitHostPort(hostPort)
-		if err != nil {
-			return nil, err
-		}
-		own := config.Clone()
-		own.ServerName = host
-		conn := tls.Client(raw, own)
-		if err := conn.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(&handshakeError{err}, raw.Close())
-		}
-		return conn, nil
-	}
 }

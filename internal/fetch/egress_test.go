@@ -47,6 +47,19 @@ func TestEgress(t *testing.T) {
 		"ff02::1":                   {false, false},
 		"255.255.255.255":           {false, false},
 		"2001:0:a9fe:a9fe::1:1:1":   {false, false}, // a Teredo server that is the metadata service
+		"::ffff:0:10.0.0.1":         {false, true},  // IPv4-translated
+		"::ffff:0:169.254.169.254":  {false, false},
+		"64:ff9b:1::a00:1":          {false, true}, // a NAT64 of one's own
+		"64:ff9b:1::a9fe:a9fe":      {false, false},
+		"64:ff9b:1::808:808":        {false, true},
+		"2001:2::1":                 {false, true}, // benchmarking
+		"2001:db8::1":               {false, true},
+		"fd00:ec2::23":              {false, false},
+		"fd00:c1::a9fe:a9fe":        {false, false},
+		"fd20:ce::254":              {false, false},
+		"fd00:42::42":               {false, false},
+		"192.0.0.192":               {false, false},
+		"192.0.0.1":                 {false, true},
 	} {
 		a := netip.MustParseAddr(address)
 		g.Expect(Egress{}.Check(a) == nil).To(Equal(want.byDefault), "%s by default", address)
@@ -54,6 +67,12 @@ func TestEgress(t *testing.T) {
 	}
 	g.Expect(everything.Check(netip.MustParseAddr("fd00::1%eth0"))).NotTo(Succeed(), "a zone")
 	g.Expect(everything.Check(netip.Addr{})).NotTo(Succeed())
+
+	mapped, err := ParseEgress([]string{"::ffff:10.0.0.0/104"})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(mapped.Check(netip.MustParseAddr("10.1.2.3"))).To(Succeed())
+	g.Expect(mapped.Check(netip.MustParseAddr("11.1.2.3"))).To(Succeed(), "it is public")
+	g.Expect(mapped.Check(netip.MustParseAddr("192.168.0.1"))).NotTo(Succeed())
 
 	_, err = ParseEgress([]string{"10.0.0.1"})
 	g.Expect(err).To(MatchError(ContainSubstring("CIDR")))
@@ -77,6 +96,7 @@ func TestLifetime(t *testing.T) {
 		"max-age less Age":          {map[string]string{"Cache-Control": "max-age=60", "Age": "20"}, want{40 * time.Second, true}},
 		"Age beyond max-age":        {map[string]string{"Cache-Control": "max-age=60", "Age": "600"}, want{0, true}},
 		"s-maxage is not for us":    {map[string]string{"Cache-Control": "s-maxage=5"}, want{0, false}},
+		"max-age twice":             {map[string]string{"Cache-Control": "max-age=5, max-age=60"}, want{5 * time.Second, true}},
 		"no-cache":                  {map[string]string{"Cache-Control": "no-cache, max-age=60"}, want{0, true}},
 		"no-store":                  {map[string]string{"Cache-Control": "no-store"}, want{0, true}},
 		"max-age huge":              {map[string]string{"Cache-Control": "max-age=9223372036854775807"}, want{maxLifetime, true}},

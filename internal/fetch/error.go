@@ -109,10 +109,10 @@ func (f *Fetcher) translate(host string, err error) *Error {
 		return own
 	case errors.As(err, &blocked):
 		return fail(EgressBlocked, "spec.jwksURI: %v.", blocked)
-	case isTimeout(err):
-		return fail(Timeout, "%s did not answer spec.jwksURI completely within %s (%s to connect).", host, f.options.Timeout, f.options.ConnectTimeout)
 	case errors.As(err, &lookup):
 		return fail(DNSLookupFailed, "spec.jwksURI: the name %s does not resolve (%s); correct it, or the cluster's DNS.", host, lookupProblem(lookup))
+	case isTimeout(err):
+		return f.timeout(host, err)
 	}
 	if e := translateTLS(host, err); e != nil {
 		return e
@@ -125,19 +125,33 @@ func (f *Fetcher) translate(host string, err error) *Error {
 	return e
 }
 
-// proxyError is a proxy that does not connect us.
-type proxyError struct{ status int }
-
-func (e *proxyError) Error() string { return fmt.Sprintf("proxy: HTTP status %d", e.status) }
+// timeout says which step took too long, and what that usually means.
+func (f *Fetcher) timeout(host string, err error) *Error {
+	var proxy *proxyError
+	var connect *connectError
+	var handshake *handshakeError
+	switch {
+	case errors.As(err, &proxy):
+		return fail(Timeout, "spec.jwksURI: the proxy of the manager's flag --egress-proxy %s in time.", proxy.problem)
+	case errors.As(err, &connect):
+		return fail(Timeout, "spec.jwksURI: no connection to %s within %s; check that it is up, and that no firewall or NetworkPolicy keeps the manager from it.", host, f.options.ConnectTimeout)
+	case errors.As(err, &handshake):
+		return fail(Timeout, "spec.jwksURI: %s did not finish the TLS handshake within %s; check that it serves HTTPS at this port.", host, f.options.HandshakeTimeout)
+	}
+	return fail(Timeout, "%s did not answer spec.jwksURI completely within %s.", host, f.options.Timeout)
+}
 
 func isTimeout(err error) bool {
 	var n net.Error
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &n) && n.Timeout()
+	var proxy *proxyError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &proxy) && proxy.timeout || errors.As(err, &n) && n.Timeout()
 }
 
 func lookupProblem(e *lookupError) string {
 	var d *net.DNSError
 	switch {
+	case isTimeout(e.err):
+		return "the DNS server did not answer in time"
 	case errors.As(e.err, &d) && d.IsNotFound:
 		return "no such host"
 	case errors.As(e.err, &d) && d.IsTemporary:
@@ -152,7 +166,7 @@ func lookupProblem(e *lookupError) string {
 func connectionProblem(err error) string {
 	var proxy *proxyError
 	if errors.As(err, &proxy) {
-		return fmt.Sprintf("the proxy of the manager's flag --egress-proxy answered with HTTP status %d", proxy.status)
+		return "the proxy of the manager's flag --egress-proxy " + proxy.problem
 	}
 	for _, known := range []struct {
 		is   error
@@ -185,7 +199,6 @@ func translateTLS(host string, err error) *Error {
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var verification *tls.CertificateVerificationError
-	var alert tls.AlertError
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &authority):
@@ -196,20 +209,15 @@ func translateTLS(host string, err error) *Error {
 		return fail(TLSFailed, "The certificate of %s has expired or is not valid yet; have the server's certificate renewed.", host)
 	case errors.As(err, &invalid), errors.As(err, &verification):
 		return fail(TLSFailed, "The certificate of %s is not valid for an HTTPS server; have the server's certificate mended.", host)
-	case errors.As(err, &alert):
-		return fail(TLSFailed, "The TLS handshake with %s failed (%v); the server must speak TLS 1.2 or later.", host, alert)
 	case errors.As(err, &record):
 		return fail(TLSFailed, "%s does not speak TLS at the port of spec.jwksURI.", host)
 	}
 	var handshake *handshakeError
-	if errors.As(err, &handshake) {
-		return fail(TLSFailed, "The TLS handshake with %s failed; the server must speak TLS 1.2 or later.", host)
+	switch {
+	case !errors.As(err, &handshake):
+		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fail(TLSFailed, "%s broke off the TLS handshake; check that it serves HTTPS under the name and at the port of spec.jwksURI.", host)
 	}
-	return nil
+	return fail(TLSFailed, "The TLS handshake with %s failed; the server must speak TLS 1.2 or later.", host)
 }
-
-// handshakeError marks what went wrong during the handshake.
-type handshakeError struct{ err error }
-
-func (e *handshakeError) Error() string { return e.err.Error() }
-func (e *handshakeError) Unwrap() error { return e.err }

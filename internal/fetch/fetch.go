@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,7 +34,8 @@ const (
 type Request struct {
 	// URL is an https URL without user information and fragment.
 	URL string
-	// CABundle are the roots as PEM; nil for the system's.
+	// CABundle are the roots as PEM; nil for the system's. Empty but not nil is
+	// an error: text that is missing must not widen trust.
 	CABundle []byte
 	// MaxRedirects is how many redirects are followed, to https on the same
 	// host and port.
@@ -64,9 +66,9 @@ type Document struct {
 type Options struct {
 	// Egress is the administrator's policy.
 	Egress Egress
-	// Proxy, if set, is asked to connect. The policy is then applied to what the
-	// host's name means here; the proxy may resolve it differently. Proxy
-	// variables of the environment are never read.
+	// Proxy, if set, is asked to connect (ParseProxy). The policy is then applied
+	// to what the host's name means here; the proxy may resolve it differently.
+	// Proxy variables of the environment are never read.
 	Proxy *url.URL
 	// UserAgent is sent with each request.
 	UserAgent string
@@ -74,17 +76,29 @@ type Options struct {
 	Resolver Resolver
 	// Now tells the time, for dates in headers; nil for the clock.
 	Now func() time.Time
-	// ConnectTimeout bounds resolving and connecting (default 3 s), and Timeout
-	// a fetch as a whole (default 10 s).
-	ConnectTimeout, Timeout time.Duration
+	// ConnectTimeout bounds resolving and connecting (default 3 s),
+	// HandshakeTimeout the same together with the TLS handshake (default 5 s),
+	// and Timeout a fetch as a whole, body and redirects included (default 10 s).
+	ConnectTimeout, HandshakeTimeout, Timeout time.Duration
 }
 
 // Fetcher fetches. It is safe for concurrent use.
 type Fetcher struct {
 	options Options
 
+	// connect dials an address; tests put another one here.
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
+
 	mu         sync.Mutex
-	transports map[[sha256.Size]byte]*http.Transport
+	uses       uint64
+	transports map[[sha256.Size]byte]*pooled
+}
+
+// pooled is a transport with when it was last used, as a count of uses.
+type pooled struct {
+	*http.Transport
+
+	lastUse uint64
 }
 
 // New makes a Fetcher.
@@ -98,10 +112,13 @@ func New(o Options) *Fetcher {
 	if o.ConnectTimeout == 0 {
 		o.ConnectTimeout = 3 * time.Second
 	}
+	if o.HandshakeTimeout == 0 {
+		o.HandshakeTimeout = 5 * time.Second
+	}
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
 	}
-	return &Fetcher{options: o, transports: map[[sha256.Size]byte]*http.Transport{}}
+	return &Fetcher{options: o, connect: new(net.Dialer).DialContext, transports: map[[sha256.Size]byte]*pooled{}}
 }
 
 // Close ends idle connections.
@@ -126,11 +143,6 @@ func (f *Fetcher) Fetch(ctx context.Context, r Request) (*Document, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.options.Timeout)
 	defer cancel()
-	if f.options.Proxy != nil {
-		if _, err := f.judge(ctx, target.Hostname()); err != nil {
-			return nil, f.translate(target.Host, err)
-		}
-	}
 	client := &http.Client{Transport: transport, CheckRedirect: follow(target, r.MaxRedirects)}
 	resp, err := client.Do(f.request(ctx, r, target))
 	if err != nil {
@@ -174,11 +186,11 @@ func (f *Fetcher) request(ctx context.Context, r Request, target *url.URL) *http
 	if r.NoCache {
 		header.Set("Cache-Control", "no-cache")
 	}
-	if r.ETag != "" {
-		header.Set("If-None-Match", r.ETag)
+	if etag := validator(r.ETag); etag != "" {
+		header.Set("If-None-Match", etag)
 	}
-	if r.LastModified != "" {
-		header.Set("If-Modified-Since", r.LastModified)
+	if modified := validator(r.LastModified); modified != "" {
+		header.Set("If-Modified-Since", modified)
 	}
 	req := &http.Request{Method: http.MethodGet, URL: target, Header: header, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	return req.WithContext(ctx)
@@ -213,27 +225,53 @@ func sameHost(a, b *url.URL) bool {
 // never used under others.
 func (f *Fetcher) transport(caBundle []byte) (*http.Transport, error) {
 	id := sha256.Sum256(caBundle)
+	if caBundle != nil && len(caBundle) == 0 {
+		return nil, noCertificate()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if t, ok := f.transports[id]; ok {
-		return t, nil
+	t := f.transports[id]
+	if t == nil {
+		var roots *x509.CertPool
+		if caBundle != nil {
+			roots = x509.NewCertPool()
+			if !roots.AppendCertsFromPEM(caBundle) {
+				return nil, noCertificate()
+			}
+		}
+		if len(f.transports) >= maxTransports {
+			f.evict()
+		}
+		t = &pooled{Transport: f.newTransport(roots)}
+		f.transports[id] = t
 	}
-	var roots *x509.CertPool
-	if len(caBundle) > 0 {
-		roots = x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(caBundle) {
-			return nil, fail(InvalidCABundle, "spec.caBundle (or what spec.caBundleRef names) holds no certificate that can be parsed; put the CA's PEM certificate there.")
+	f.uses++
+	t.lastUse = f.uses
+	return t.Transport, nil
+}
+
+func noCertificate() *Error {
+	return fail(InvalidCABundle, "spec.caBundle (or what spec.caBundleRef names) holds no certificate that can be parsed; put the CA's PEM certificate there.")
+}
+
+// evict drops the transport that was not used for longest. Requests that it is
+// busy with end as they would.
+func (f *Fetcher) evict() {
+	var oldest [sha256.Size]byte
+	last := uint64(math.MaxUint64)
+	for id, t := range f.transports {
+		if t.lastUse < last {
+			oldest, last = id, t.lastUse
 		}
 	}
-	for other, t := range f.transports {
-		if len(f.transports) < maxTransports {
-			break
-		}
-		t.CloseIdleConnections()
-		delete(f.transports, other)
-	}
+	f.transports[oldest].CloseIdleConnections()
+	delete(f.transports, oldest)
+}
+
+func (f *Fetcher) newTransport(roots *x509.CertPool) *http.Transport {
 	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
-	t := &http.Transport{
+	return &http.Transport{
+		Proxy:                  nil, // dialTLS goes through the administrator's; the environment's is never asked
 		DialContext:            f.dial,
 		DialTLSContext:         f.dialTLS(config),
 		TLSClientConfig:        config,
@@ -244,18 +282,6 @@ func (f *Fetcher) transport(caBundle []byte) (*http.Transport, error) {
 		MaxIdleConnsPerHost:    1,
 		IdleConnTimeout:        30 * time.Second,
 	}
-	if f.options.Proxy != nil {
-		t.Proxy = http.ProxyURL(f.options.Proxy)
-		t.DialContext, t.DialTLSContext = nil, nil // the administrator chose the proxy's address
-		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
-			if r.StatusCode != http.StatusOK {
-				return &proxyError{r.StatusCode}
-			}
-			return nil
-		}
-	}
-	f.transports[id] = t
-	return t, nil
 }
 
 // read judges the response and reads its body.
@@ -268,10 +294,10 @@ func (f *Fetcher) read(resp *http.Response, r Request, host string) (*Document, 
 	switch {
 	case resp.StatusCode == http.StatusNotModified && (r.ETag != "" || r.LastModified != ""):
 		doc.NotModified = true
-		if doc.ETag == "" {
+		if r.ETag != "" { // it is that document that was not modified, whatever the answer calls it
 			doc.ETag = r.ETag
 		}
-		if doc.LastModified == "" {
+		if r.LastModified != "" {
 			doc.LastModified = r.LastModified
 		}
 		return doc, nil
@@ -302,34 +328,67 @@ func (f *Fetcher) unexpected(resp *http.Response, host string) *Error {
 	return e
 }
 
-// body reads at most MaxBody bytes, decompressed.
+// body reads at most MaxBody bytes, decompressed. The limit holds before
+// decompressing too: few bytes can become many, and many none.
 func (f *Fetcher) body(resp *http.Response, host string) ([]byte, error) {
-	var reader io.Reader = resp.Body
-	switch encoding := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); encoding {
-	case "", "identity":
-	case "gzip":
-		z, err := gzip.NewReader(resp.Body)
-		if err != nil {
-			return nil, f.broken(host, err)
-		}
-		reader = z
-	default:
-		return nil, fail(InvalidResponse, "%s answered spec.jwksURI in a content encoding that was not asked for; have the server mended.", host)
+	if resp.ContentLength > MaxBody {
+		return nil, f.broken(host, errTooLarge)
 	}
-	body, err := io.ReadAll(io.LimitReader(reader, MaxBody+1))
+	raw := &capped{from: resp.Body, left: MaxBody}
+	reader, err := decoded(raw, resp.Header.Values("Content-Encoding"), host)
+	var body []byte
+	if err == nil {
+		body, err = io.ReadAll(reader)
+	}
 	switch {
-	case len(body) > MaxBody:
-		return nil, fail(TooLarge, "The document at spec.jwksURI is over %d KiB; check that the URL is that of the keys.", MaxBody>>10)
-	case err != nil:
-		return nil, f.broken(host, err)
+	case err == nil:
+		return body, nil
+	case raw.ended && errors.Is(err, io.ErrUnexpectedEOF): // all of it came; it is the encoding that breaks off
+		err = gzip.ErrHeader
 	}
-	return body, nil
+	return nil, f.broken(host, err)
 }
 
-// broken names an error in the middle of a body.
+// decoded is a body without its content encoding.
+func decoded(raw io.Reader, encodings []string, host string) (io.Reader, error) {
+	switch strings.ToLower(strings.TrimSpace(strings.Join(encodings, ","))) {
+	case "", "identity":
+		return raw, nil
+	case "gzip", "x-gzip": // RFC 9110 section 8.4.1.3
+		z, err := gzip.NewReader(raw)
+		return &capped{from: z, left: MaxBody}, err
+	}
+	return nil, fail(InvalidResponse, "%s answered spec.jwksURI in a content encoding that was not asked for; have the server mended.", host)
+}
+
+var errTooLarge = errors.New("over the limit")
+
+// capped reads at most left bytes, and fails with errTooLarge where there are
+// more. (io.LimitReader would make it look like the end.)
+type capped struct {
+	from  io.Reader
+	left  int64
+	ended bool
+}
+
+func (c *capped) Read(p []byte) (int, error) {
+	if int64(len(p)) > c.left+1 {
+		p = p[:c.left+1]
+	}
+	n, err := c.from.Read(p)
+	if c.left -= int64(n); c.left < 0 {
+		return 0, errTooLarge
+	}
+	c.ended = errors.Is(err, io.EOF)
+	return n, err
+}
+
+// broken names an error of a body.
 func (f *Fetcher) broken(host string, err error) *Error {
 	var corrupt flate.CorruptInputError
 	switch {
+	case errors.Is(err, errTooLarge):
+		return fail(TooLarge, "The document at spec.jwksURI is over %d KiB; check that the URL is that of the keys.", MaxBody>>10)
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
 		return fail(InvalidResponse, "%s answered spec.jwksURI with a damaged gzip encoding; have the server mended.", host)
 	case errors.Is(err, io.ErrUnexpectedEOF):

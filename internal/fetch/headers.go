@@ -18,9 +18,11 @@ const (
 	maxLifetime = 365 * 24 * time.Hour
 )
 
-// validator is an ETag or Last-Modified fit to be sent back.
+// validator is an ETag or Last-Modified fit to be sent back; empty for one that
+// is not. One that no request may carry would fail each fetch from then on.
 func validator(v string) string {
-	if len(v) > maxValidator {
+	unfit := func(r rune) bool { return r < ' ' || r > '~' }
+	if len(v) > maxValidator || strings.ContainsFunc(v, unfit) {
 		return ""
 	}
 	return v
@@ -37,7 +39,9 @@ func lifetime(h http.Header, now time.Time) (d time.Duration, ok bool) {
 		case "no-store", "no-cache":
 			return 0, true
 		case "max-age":
-			d, ok = seconds(strings.Trim(strings.TrimSpace(value), `"`)), true
+			if !ok { // RFC 9111 section 4.2.1: the first counts
+				d, ok = seconds(strings.Trim(strings.TrimSpace(value), `"`)), true
+			}
 		}
 	}
 	if ok {

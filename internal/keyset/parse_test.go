@@ -232,6 +232,17 @@ func TestTHREATS17RevokedKeysStayOut(t *testing.T) {
 	}
 }
 
+// Keys are revoked by kid as well; a key without one has none to be revoked by.
+func TestKeysAreRevokedByKeyID(t *testing.T) {
+	revoked, good := newKey("revoked"), newKey("good")
+	nameless := testissuer.NewKey("", "EdDSA").JWK()
+	p := keyset.Policy{Revoked: map[string]struct{}{"revoked": {}, "": {}, "Good": {}}}
+	parsed := admit(t, document(t, revoked.JWK(), good.JWK(), nameless), p)
+	if kids(parsed.Set) != " good" || reasons(parsed)["revoked"] != keyset.SkippedRevoked || len(parsed.Skipped) != 1 {
+		t.Errorf("admitted %q, skipped %v", kids(parsed.Set), parsed.Skipped)
+	}
+}
+
 // THREATS 22: certificates in keys are not looked at, and not passed on.
 func TestTHREATS22CertificatesAreIgnored(t *testing.T) {
 	key := newKey("k1")

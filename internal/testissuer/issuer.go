@@ -13,23 +13,27 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Issuer is an HTTPS server on loopback with a CA of its own.
+// Issuer is an HTTPS server on loopback with a CA of its own. It is safe for
+// concurrent use.
 type Issuer struct {
-	address     string
+	address     string // does not change once started
 	certificate tls.Certificate
 	ca          string
 
 	mu       sync.Mutex
-	server   *http.Server
+	server   *http.Server  // nil while stopped
+	served   chan struct{} // closed when server has ended
 	keys     []map[string]any
 	headers  http.Header
 	respond  http.HandlerFunc
@@ -58,33 +62,58 @@ func Start(options ...Option) (*Issuer, error) {
 	if i.certificate, i.ca, err = newCertificate(); err != nil {
 		return nil, err
 	}
-	return i, i.Restart()
+	l, err := net.Listen("tcp", i.address)
+	if err != nil {
+		return nil, err
+	}
+	i.address = l.Addr().String()
+	i.listen(l)
+	return i, nil
 }
 
-// Restart makes a stopped issuer listen again, on the same port.
+// Restart makes a stopped issuer listen again, on the same port. It is an error
+// when the issuer was not stopped, or when another program has taken the port.
 func (i *Issuer) Restart() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.server != nil {
+		return fmt.Errorf("the issuer at %s was not stopped", i.address)
+	}
 	l, err := net.Listen("tcp", i.address)
 	if err != nil {
 		return err
 	}
+	i.listen(l)
+	return nil
+}
+
+// listen starts a server. The caller holds mu, or is alone.
+func (i *Issuer) listen(l net.Listener) {
 	server := &http.Server{
 		Handler:           http.HandlerFunc(i.serve),
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{i.certificate}, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0), // handshakes that fail are part of tests
 	}
-	i.mu.Lock()
-	i.address, i.server = l.Addr().String(), server
-	i.mu.Unlock()
-	go func() { _ = server.ServeTLS(l, "", "") }() // ends with Stop
-	return nil
+	served := make(chan struct{})
+	i.server, i.served = server, served
+	go func() {
+		defer close(served)
+		_ = server.ServeTLS(l, "", "") // ends with Stop
+	}()
 }
 
-// Stop makes the issuer refuse connections.
+// Stop makes the issuer refuse connections, and breaks those that are open. It
+// may be called again.
 func (i *Issuer) Stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.server == nil {
+		return
+	}
 	_ = i.server.Close() // open connections break, as they would
+	<-i.served
+	i.server = nil
 }
 
 // Close ends the issuer.
@@ -143,10 +172,15 @@ func (i *Issuer) Respond(h http.HandlerFunc) {
 	i.respond = h
 }
 
-// Header sets a header of normal answers.
+// Header sets a header of normal answers; an empty value takes it back. An ETag
+// given here stands in for the right one.
 func (i *Issuer) Header(name, value string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if value == "" {
+		i.headers.Del(name)
+		return
+	}
 	i.headers.Set(name, value)
 }
 
@@ -185,18 +219,31 @@ func (i *Issuer) serveKeys(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	sum := sha256.Sum256(body)
+	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:8])+`"`)
 	for name := range headers {
 		w.Header().Set(name, headers.Get(name))
 	}
-	sum := sha256.Sum256(body)
-	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
-	w.Header().Set("ETag", etag)
-	if r.Header.Get("If-None-Match") == etag {
+	if matches(r.Header.Values("If-None-Match"), w.Header().Get("ETag")) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	_, _ = w.Write(body) // a client that hung up is its own problem
+}
+
+// matches is the weak comparison with any of a list (RFC 9110 sections 8.8.3.2
+// and 13.1.2).
+func matches(lists []string, etag string) bool {
+	for _, list := range lists {
+		for _, one := range strings.Split(list, ",") {
+			one = strings.TrimSpace(one)
+			if one == "*" || strings.TrimPrefix(one, "W/") == strings.TrimPrefix(etag, "W/") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (i *Issuer) serveDiscovery(w http.ResponseWriter, r *http.Request) {

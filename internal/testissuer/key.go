@@ -28,7 +28,8 @@ type Key struct {
 }
 
 // NewKey makes a key for a JWS algorithm: RS256 to RS512, PS256 to PS512 (2048
-// bits), ES256 to ES512, EdDSA.
+// bits), ES256 to ES512, EdDSA or its RFC 9864 name Ed25519. It panics for
+// another.
 func NewKey(kid, alg string) *Key {
 	var private crypto.Signer
 	var err error
@@ -41,7 +42,7 @@ func NewKey(kid, alg string) *Key {
 		private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case "ES512":
 		private, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	case "EdDSA":
+	case "EdDSA", "Ed25519":
 		_, private, err = ed25519.GenerateKey(rand.Reader)
 	default:
 		panic("testissuer: no such algorithm: " + alg)
@@ -84,8 +85,11 @@ func (k *Key) JWK() map[string]any {
 func (k *Key) PrivateJWK() map[string]any {
 	jwk := maps.Clone(k.JWK())
 	switch p := k.private.(type) {
-	case *rsa.PrivateKey:
+	case *rsa.PrivateKey: // RFC 7518 section 6.3.2
 		jwk["d"] = b64(p.D.Bytes())
+		jwk["p"], jwk["q"] = b64(p.Primes[0].Bytes()), b64(p.Primes[1].Bytes())
+		jwk["dp"], jwk["dq"] = b64(p.Precomputed.Dp.Bytes()), b64(p.Precomputed.Dq.Bytes())
+		jwk["qi"] = b64(p.Precomputed.Qinv.Bytes())
 	case *ecdsa.PrivateKey:
 		d, err := p.Bytes()
 		if err != nil {

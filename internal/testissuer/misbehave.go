@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -27,19 +28,25 @@ func Redirect(to string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) }
 }
 
-// GzipBomb answers with 64 MiB of zeros that compress to almost nothing.
+// GzipBomb answers with 16 MiB of zeros that compress to almost nothing.
 func GzipBomb() http.HandlerFunc {
-	var bomb bytes.Buffer
-	z := gzip.NewWriter(&bomb)
-	for range 64 {
+	body := bomb()
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(body) // the client hangs up
+	}
+}
+
+// bomb is made once: with -race it takes a while.
+var bomb = sync.OnceValue(func() []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	for range 16 {
 		_, _ = z.Write(make([]byte, 1<<20)) // a buffer takes everything
 	}
 	_ = z.Close() // likewise
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(bomb.Bytes()) // the client hangs up
-	}
-}
+	return out.Bytes()
+})
 
 // Drip answers one byte at a time, until the client hangs up.
 func Drip(every time.Duration) http.HandlerFunc {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 
@@ -134,7 +133,7 @@ func newFetcher(o *options) (*fetch.Fetcher, error) {
 	}
 	fo := fetch.Options{Egress: egress, UserAgent: "jwks-trust-manager"}
 	if o.egressProxy != "" {
-		if fo.Proxy, err = url.Parse(o.egressProxy); err != nil {
+		if fo.Proxy, err = fetch.ParseProxy(o.egressProxy); err != nil {
 			return nil, fmt.Errorf("--egress-proxy: %w", err)
 		}
 	}
@@ -188,7 +187,7 @@ func setupVerifier(ctx context.Context, mgr ctrl.Manager, o *options, log logr.L
 	if err != nil {
 		return err
 	}
-	o.server.APIAudiences = o.apiAudiences
+	o.server.APIAudiences, o.server.RefreshRequests = o.apiAudiences, mgr.GetClient()
 	server, err := verifier.NewServer(o.server, store, log)
 	if err != nil {
 		return err

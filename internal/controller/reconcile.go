@@ -182,6 +182,9 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	out.attempt, out.nextRefresh = r.attempt(ctx, issuer, m, trusted)
 
 	want, success := trusted, m.success
+	if !issuer.IssuerSpec().Static() && staticKeys(issuer.IssuerStatus().Snapshot) {
+		success = r.Clock.Now() // inline keys that are to be fetched from now on
+	}
 	if a := out.attempt; a != nil && a.succeeded {
 		want, success = a.set, a.started
 	}
@@ -432,7 +435,7 @@ func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
 	now := r.Clock.Now()
 	times := []time.Time{out.nextRefresh}
 	if s := issuer.IssuerStatus().Snapshot; s != nil {
-		w := windowOf(issuer.IssuerSpec(), s)
+		w := windowOf(issuer, s)
 		times = append(times, w.FreshUntil(), w.ExpiresAt())
 	}
 	var delay time.Duration

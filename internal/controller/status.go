@@ -171,7 +171,7 @@ func recordTrusted(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	if s.LastSuccessTime != nil && s.LastSuccessTime.After(now.Add(snapshot.MaxClockAhead)) {
 		s.LastSuccessTime = ptrTo(metav1.NewTime(now))
 	}
-	w := windowOf(issuer.IssuerSpec(), s)
+	w := windowOf(issuer, s)
 	s.FreshUntil, s.ExpiresAt = timeOrNil(w.FreshUntil()), timeOrNil(w.ExpiresAt())
 }
 
@@ -230,7 +230,7 @@ func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	setFetched(next, out, set)
 	setPublished(next, out, set)
 
-	state := windowOf(issuer.IssuerSpec(), next.Snapshot).State(now)
+	state := windowOf(issuer, next.Snapshot).State(now)
 	if next.Snapshot.Digest == "" {
 		state = snapshot.Pending
 	}
@@ -369,12 +369,21 @@ func timeless(s *api.IssuerStatus) *api.IssuerStatus {
 }
 
 // windowOf is the time during which the snapshot that s describes is trusted.
-func windowOf(spec *api.IssuerSpec, s *api.SnapshotStatus) snapshot.Window {
-	w := snapshot.Window{CacheTTL: spec.CacheTTLOrDefault(), StaleTTL: spec.StaleTTLOrDefault(), Static: spec.Static()}
-	if s != nil && s.LastSuccessTime != nil {
+// Inline keys never expire; but an edit to inline keys that cannot be used must
+// not give the fetched ones, which stay, eternal life.
+func windowOf(issuer api.Issuer, s *api.SnapshotStatus) snapshot.Window {
+	spec := issuer.IssuerSpec()
+	w := snapshot.Window{CacheTTL: spec.CacheTTLOrDefault(), StaleTTL: spec.StaleTTLOrDefault()}
+	w.Static = spec.Static() && (s.ObservedGeneration == issuer.GetGeneration() || staticKeys(s))
+	if s.LastSuccessTime != nil {
 		w.LastSuccess = s.LastSuccessTime.Time
 	}
 	return w
+}
+
+// staticKeys reports whether the keys that s describes were given inline.
+func staticKeys(s *api.SnapshotStatus) bool {
+	return s != nil && s.Digest != "" && s.LastSuccessTime != nil && s.ExpiresAt == nil
 }
 
 func successTime(s *api.IssuerStatus) time.Time {

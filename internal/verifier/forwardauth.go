@@ -14,6 +14,7 @@
 package verifier
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"time"
@@ -43,6 +44,7 @@ const realm = "jwks-trust"
 // forwardAuth is the handler.
 type forwardAuth struct {
 	issuers issuers
+	lookup  *lookup
 	now     func() time.Time
 	gate    gate
 	log     logr.Logger
@@ -60,14 +62,14 @@ func (h *forwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.gate.leave()
-	v := contained(h.log, func() Verdict { return h.judge(r.Header, object) })
+	v := contained(h.log, func() Verdict { return h.judge(r.Context(), r.Header, object) })
 	count(protocolForwardAuth, v)
 	logVerdict(h.log, v, object.String())
 	writeForwardAuth(w, v)
 }
 
 // judge judges the token of a proxy's request.
-func (h *forwardAuth) judge(header http.Header, object Object) Verdict {
+func (h *forwardAuth) judge(ctx context.Context, header http.Header, object Object) Verdict {
 	token, refused := bearerToken(header)
 	if refused != "" {
 		return Verdict{Outcome: Refuse, Reason: refused}
@@ -79,7 +81,11 @@ func (h *forwardAuth) judge(header http.Header, object Object) Verdict {
 	case !ok:
 		return Verdict{Outcome: CannotDecide, Reason: UnknownIssuer}
 	}
-	v := Verify(token, issuer, h.now())
+	c, malformed := decode(token)
+	if malformed != nil {
+		return *malformed
+	}
+	v, _ := h.lookup.judge(ctx, c, issuer, h.now())
 	if v.Outcome == Accept && !(headerSafe(v.Claims.Subject) && headerSafe(v.Claims.Issuer)) {
 		v.Outcome, v.Reason, v.Claims = Refuse, ClaimNotHeaderSafe, nil
 	}

@@ -81,6 +81,15 @@ type Issuer struct {
 	// keysGeneration is the generation of the spec that gave the keys.
 	keysGeneration int64
 	static         bool
+
+	// attempted is the last fetch that status has, and lookedUp the last one
+	// that was asked for and succeeded.
+	attempted, lookedUp time.Time
+	// settled: what is held is the trusted set, and no other one is on its way.
+	settled bool
+	// replaced is closed when there is news, and this is no longer what is
+	// known.
+	replaced chan struct{}
 }
 
 // held is a key set with the window that it had when status last named it.
@@ -129,7 +138,24 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 	}
 	endorsed := next.hold(recorded, data, before, own)
 	next.admit(status, object.IssuerSpec().RevokedKeys, endorsed)
+	next.recordFetches(status)
+	next.settled = endorsed && recorded.PendingDigest == "" && next.held.digest == recorded.Digest
 	return next
+}
+
+// recordFetches notes when the issuer was last asked for its keys.
+func (i *Issuer) recordFetches(status *api.IssuerStatus) {
+	if a := status.LastAttempt; a != nil {
+		i.attempted = a.Time.Time
+	}
+	if h := status.HandledRefresh; h != nil {
+		if h.StartTime.After(i.attempted) {
+			i.attempted = h.StartTime.Time
+		}
+		if h.Outcome == api.ReasonSucceeded {
+			i.lookedUp = h.StartTime.Time
+		}
+	}
 }
 
 // policyOf is the part that comes from spec.
@@ -143,6 +169,7 @@ func policyOf(object api.Issuer) *Issuer {
 		created:                  object.GetCreationTimestamp().Time,
 		audiences:                spec.Audiences,
 		algorithms:               spec.AllowedAlgorithms,
+		replaced:                 make(chan struct{}),
 	}
 }
 

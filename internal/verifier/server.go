@@ -21,6 +21,7 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
@@ -65,6 +66,10 @@ type ServerOptions struct {
 	// --api-audiences: a token that an issuer of ours vouches for is good for
 	// those as well.
 	APIAudiences []string
+	// RefreshRequests writes the requests to refresh keys that a token names and
+	// the set lacks; nil: there are none, and such a token waits for the next
+	// scheduled refresh.
+	RefreshRequests client.SubResourceClientConstructor
 }
 
 // Server answers forward-auth and TokenReview on every replica.
@@ -98,13 +103,18 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 	case o.MaxInFlight == 0:
 		o.MaxInFlight = DefaultMaxInFlight
 	}
+	var unknownKeys *lookup
+	if o.RefreshRequests != nil {
+		unknownKeys = newLookup(store, statusAsker(o.RefreshRequests), store.now, log)
+		store.dropped = unknownKeys.forget
+	}
 	s := &Server{
 		options: o, log: log,
-		forwardAuth: &forwardAuth{issuers: store, now: store.now, gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolForwardAuth)},
+		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolForwardAuth)},
 	}
 	if o.ClientCAFile != "" {
 		s.tokenReview = &tokenReview{
-			issuers: store, now: store.now, apiAudiences: o.APIAudiences,
+			issuers: store, lookup: unknownKeys, now: store.now, apiAudiences: o.APIAudiences,
 			gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolTokenReview),
 		}
 	}

@@ -33,6 +33,8 @@ type issuers interface {
 type Store struct {
 	now   func() time.Time
 	ready atomic.Bool
+	// dropped, where set before the store is fed, hears of each UID that is gone.
+	dropped func(types.UID)
 
 	// joining serializes the writers. Key sets are read while it is held;
 	// readers never wait for it.
@@ -166,6 +168,9 @@ func (s *Store) drop(name Object, uid types.UID) {
 	}
 	s.publish(r.issuer, nil)
 	r.object, r.issuer = nil, nil
+	if s.dropped != nil {
+		s.dropped(uid)
+	}
 	s.forgetIfEmpty(uid, r)
 }
 
@@ -189,6 +194,7 @@ func (s *Store) publish(before, next *Issuer) {
 	if before != nil {
 		delete(s.byObject, before.Object)
 		s.unlist(before)
+		defer close(before.replaced)
 	}
 	if next != nil {
 		s.byObject[next.Object] = next

@@ -47,6 +47,7 @@ const (
 // tokenReview is the handler.
 type tokenReview struct {
 	issuers issuers
+	lookup  *lookup
 	now     func() time.Time
 	// apiAudiences are those of the API server itself.
 	apiAudiences []string
@@ -133,7 +134,7 @@ func supportedVersion(apiVersion string) bool {
 // within judges a review, and gives up waiting at the deadline.
 func (h *tokenReview) within(ctx context.Context, spec authenticationv1.TokenReviewSpec) answer {
 	done := make(chan answer, 1)
-	go func() { done <- h.work(spec) }()
+	go func() { done <- h.work(ctx, spec) }()
 	select {
 	case a := <-done:
 		return a
@@ -145,11 +146,11 @@ func (h *tokenReview) within(ctx context.Context, spec authenticationv1.TokenRev
 // work judges a review and contains its panics. The place in the gate is given
 // back when the work has ended, not when the waiting has, so that work which
 // nobody waits for any more cannot pile up.
-func (h *tokenReview) work(spec authenticationv1.TokenReviewSpec) answer {
+func (h *tokenReview) work(ctx context.Context, spec authenticationv1.TokenReviewSpec) answer {
 	defer h.gate.leave()
 	a := answer{audiences: spec.Audiences}
 	a.verdict = contained(h.log, func() Verdict {
-		a = h.judge(spec)
+		a = h.judge(ctx, spec)
 		return a.verdict
 	})
 	return a
@@ -157,7 +158,7 @@ func (h *tokenReview) work(spec authenticationv1.TokenReviewSpec) answer {
 
 // judge judges the token of a review. For a verdict other than Accept nothing
 // but the audiences of the request is passed on.
-func (h *tokenReview) judge(spec authenticationv1.TokenReviewSpec) answer {
+func (h *tokenReview) judge(ctx context.Context, spec authenticationv1.TokenReviewSpec) answer {
 	a := answer{audiences: spec.Audiences}
 	c, refused := decode(spec.Token)
 	if refused != nil {
@@ -174,8 +175,12 @@ func (h *tokenReview) judge(spec authenticationv1.TokenReviewSpec) answer {
 		return a
 	}
 	a.object = issuer.Object.String()
-	a.verdict = c.judge(issuer, h.now())
+	a.verdict, issuer = h.lookup.judge(ctx, c, issuer, h.now())
 	if a.verdict.Outcome != Accept {
+		return a
+	}
+	if issuer.KubernetesAuthentication == nil { // taken back while a key was looked up
+		a.verdict = c.verdict(Refuse, UnknownIssuer)
 		return a
 	}
 	user, audiences, reason := h.identify(a.verdict.Claims, issuer.KubernetesAuthentication, spec.Audiences)

@@ -72,7 +72,7 @@ var lastPort atomic.Int32
 // one once, and begins at another place in each process, because tests of
 // several packages run at the same time.
 func FreeAddress() (string, error) {
-	lastPort.CompareAndSwap(0, int32(20000+os.Getpid()%9000)) //nolint:gosec // under 30000
+	lastPort.CompareAndSwap(0, int32(20000+os.Getpid()%9000))
 	for lastPort.Load() < 30000 {
 		address := fmt.Sprintf("127.0.0.1:%d", lastPort.Add(1))
 		l, err := net.Listen("tcp", address)

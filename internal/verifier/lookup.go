@@ -1,0 +1,228 @@
+// lookup.go is what happens when a good-looking token names a key that is not in
+// the trusted set: issuers that sign with a new key the moment they have it are
+// common. The controller is asked to fetch the keys, for all replicas at once,
+// and the request waits for the answer.
+//
+//	judge ──> UnknownKey ──> asked lately? ──no──> status.refreshRequestedAt
+//	                              │                        │
+//	                              └──yes──> wait (2 s) <───┘
+//	                                           │
+//	             new set <─────────────────────┴──────────> looked up, still unknown
+//	             judge again                                a definite no
+//
+// Tokens are made by anybody, so only one whose claims pass gets here; the
+// controller fetches at most once in 30 s; few requests wait; and a kid that
+// stayed unknown is not asked for again for a minute.
+
+package verifier
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// +kubebuilder:rbac:groups=jwks-trust.dev,resources=trustedissuers/status;clustertrustedissuers/status,verbs=patch
+
+const (
+	// lookupWait is how long a request waits for the answer.
+	lookupWait = 2 * time.Second
+	// lookupSpacing is how often the controller is asked for one issuer. It
+	// would not fetch more often.
+	lookupSpacing = 30 * time.Second
+	// maxWaiters is how many requests wait for one issuer at the same time.
+	maxWaiters = 32
+	// unknownFor is how long a kid that stayed unknown is remembered, and
+	// maxUnknown how many are for one issuer.
+	unknownFor, maxUnknown = time.Minute, 256
+	// fieldManager is the verifier's name in server-side apply.
+	fieldManager = "jwks-trust-verifier"
+)
+
+// asker asks the controller to refresh the keys of an issuer.
+type asker func(ctx context.Context, issuer *Issuer, at time.Time) error
+
+// statusAsker asks through the issuer's status. It owns that one field, and the
+// UID keeps it from asking for another object of the same name.
+func statusAsker(c client.SubResourceClientConstructor) asker {
+	return func(ctx context.Context, issuer *Issuer, at time.Time) error {
+		stamp := at.UTC().Format(metav1.RFC3339Micro)
+		u := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"refreshRequestedAt": stamp}}}
+		u.SetGroupVersionKind(api.GroupVersion.WithKind(issuer.Object.Kind))
+		u.SetNamespace(issuer.Object.Namespace)
+		u.SetName(issuer.Object.Name)
+		u.SetUID(issuer.UID)
+		return c.SubResource("status").Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
+			client.FieldOwner(fieldManager), client.ForceOwnership)
+	}
+}
+
+// lookup gives tokens with an unknown key a second chance. A nil lookup gives
+// none.
+type lookup struct {
+	issuers issuers
+	ask     asker
+	now     func() time.Time
+	log     logr.Logger
+
+	mu    sync.Mutex
+	byUID map[types.UID]*inquiry
+}
+
+// inquiry is what is going on for one issuer.
+type inquiry struct {
+	waiters int
+	// asked is when this replica last asked.
+	asked time.Time
+	// digest is the set that unknown speaks of.
+	digest  string
+	unknown map[string]time.Time
+}
+
+func newLookup(issuers issuers, ask asker, now func() time.Time, log logr.Logger) *lookup {
+	return &lookup{issuers: issuers, ask: ask, now: now, log: log, byUID: map[types.UID]*inquiry{}}
+}
+
+// judge judges a token, and waits for a look-up where its key is unknown. It
+// returns what was known of the issuer when it judged, which may be newer.
+func (l *lookup) judge(ctx context.Context, c *candidate, issuer *Issuer, now time.Time) (Verdict, *Issuer) {
+	v := c.judge(issuer, now)
+	if l == nil || v.Reason != UnknownKey {
+		return v, issuer
+	}
+	ask, ok := l.enter(issuer, c.keyName(), now)
+	if !ok {
+		return v, issuer
+	}
+	defer l.leave(issuer.UID)
+	if ask {
+		if err := l.ask(ctx, issuer, now); err != nil {
+			l.log.V(1).Info("The controller could not be asked to refresh the keys", "issuer", issuer.Object.String(), "error", err.Error())
+			l.failed(issuer.UID)
+			return v, issuer
+		}
+	}
+	return l.wait(ctx, c, issuer, now)
+}
+
+// enter reports whether the token may wait, and whether the controller has to be
+// asked first.
+func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q := l.byUID[issuer.UID]
+	if q == nil {
+		q = &inquiry{}
+		l.byUID[issuer.UID] = q
+	}
+	if q.digest != issuer.held.digest {
+		q.digest, q.unknown = issuer.held.digest, nil
+	}
+	if until, known := q.unknown[key]; known && now.Before(until) || q.waiters >= maxWaiters {
+		return false, false
+	}
+	running := now.Sub(q.asked).Abs() < lookupWait && issuer.attempted.Before(q.asked)
+	// What another replica, or a schedule, has fetched lately counts too: the
+	// controller would only wait.
+	spent := now.Sub(q.asked).Abs() < lookupSpacing || now.Sub(issuer.attempted).Abs() < lookupSpacing
+	if spent && !running {
+		return false, false
+	}
+	if !running {
+		q.asked = now
+	}
+	q.waiters++
+	return !running, true
+}
+
+func (l *lookup) leave(uid types.UID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if q := l.byUID[uid]; q != nil {
+		q.waiters--
+	}
+}
+
+// failed lets the next token ask again: nobody was asked.
+func (l *lookup) failed(uid types.UID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if q := l.byUID[uid]; q != nil {
+		q.asked = time.Time{}
+	}
+}
+
+// forget drops what is known of an issuer that is gone.
+func (l *lookup) forget(uid types.UID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.byUID, uid)
+}
+
+// remember notes that a key stayed unknown.
+func (l *lookup) remember(issuer *Issuer, key string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q := l.byUID[issuer.UID]
+	if q == nil {
+		return
+	}
+	if q.digest != issuer.held.digest || q.unknown == nil {
+		q.digest, q.unknown = issuer.held.digest, map[string]time.Time{}
+	}
+	for k, until := range q.unknown {
+		if !now.Before(until) {
+			delete(q.unknown, k)
+		}
+	}
+	if len(q.unknown) < maxUnknown {
+		q.unknown[key] = now.Add(unknownFor)
+	}
+}
+
+// wait judges the token again whenever news of the issuer arrive.
+func (l *lookup) wait(ctx context.Context, c *candidate, issuer *Issuer, arrived time.Time) (Verdict, *Issuer) {
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	for {
+		current, ok := l.issuers.ForObject(issuer.Object)
+		if !ok || current.UID != issuer.UID {
+			return c.verdict(CannotDecide, NoSnapshot), issuer
+		}
+		v := c.judge(current, l.now())
+		switch {
+		case v.Reason != UnknownKey:
+			return v, current
+		case current.lookedUpSince(arrived):
+			l.remember(current, c.keyName(), l.now())
+			return c.verdict(Refuse, UnknownKey), current
+		}
+		select {
+		case <-current.replaced:
+		case <-ctx.Done():
+			return v, current
+		}
+	}
+}
+
+// keyName is what a token calls its key: without a kid, its algorithm does.
+func (c *candidate) keyName() string {
+	if !c.token.HasKeyID {
+		return "alg:" + string(c.token.Algorithm)
+	}
+	return "kid:" + c.token.KeyID
+}
+
+// lookedUpSince reports whether the keys were fetched for a request, with
+// success, since then, and what was fetched is what is held.
+func (i *Issuer) lookedUpSince(then time.Time) bool {
+	return i.settled && i.lookedUp.After(then)
+}

@@ -75,7 +75,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	issuer := r.New()
 	if err := r.Client.Get(ctx, req.NamespacedName, issuer); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.memories.forget(req.NamespacedName)
+			r.forget(req.NamespacedName)
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{}, fmt.Errorf("reading the issuer: %w", err)
@@ -146,6 +146,7 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 // the events.
 func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m *memory) error {
 	next := nextStatus(issuer, out, r.Clock.Now())
+	measure(issuer, next)
 	if !worthWriting(m.saved, next, issuer.IssuerSpec().CacheTTLOrDefault()) {
 		return nil
 	}
@@ -155,8 +156,15 @@ func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m
 	for _, e := range eventsFor(m.told, next, out.attempt) {
 		r.send(issuer, e)
 	}
+	countRotation(issuer, m.told, next)
 	m.told = next
 	return nil
+}
+
+// forget drops what is remembered and measured of an issuer that is gone.
+func (r *Reconciler) forget(key client.ObjectKey) {
+	r.memories.forget(key)
+	forgetMetrics(r.New().IssuerKind(), key)
 }
 
 func (r *Reconciler) send(issuer api.Issuer, e event) {
@@ -228,6 +236,7 @@ func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, 
 	default:
 		m.trusted = trusted
 		got = r.fetchKeys(ctx, issuer, p, m)
+		countFetch(issuer, got.reason)
 		m.last = r.remember(issuer, m.last, got)
 		log.FromContext(ctx).V(1).Info("Fetched the keys", "why", p.why, "outcome", got.reason, "next", m.last.next)
 	}

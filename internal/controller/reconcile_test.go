@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
@@ -118,6 +119,29 @@ var _ = Describe("A TrustedIssuer", func() {
 		Expect(s.kids()).To(Equal([]string{"k2"}))
 		Expect(s.status().Rotation.Removed).To(Equal([]string{"k1"}))
 		Expect(s.status().Keys[0].FirstSeenTime.Time).To(BeTemporally("==", noon.Add(8*time.Minute)), "the time a key was first seen stays")
+	})
+
+	It("is measured, until it is gone", func() {
+		gauge := func(name string) []float64 { return series(name, s.key) }
+		s.create()
+		s.reconcile()
+		s.issuer.Publish(key1(), key2())
+		s.after(8 * time.Minute)
+		s.issuer.Stop()
+		s.after(8 * time.Minute)
+		success := float64(noon.Add(8 * time.Minute).Unix())
+		Expect(gauge("jwks_trust_issuer_last_success_timestamp_seconds")).To(Equal([]float64{success}))
+		Expect(gauge("jwks_trust_issuer_fresh_until_timestamp_seconds")).To(Equal([]float64{success + 600}))
+		Expect(gauge("jwks_trust_issuer_expiry_timestamp_seconds")).To(Equal([]float64{success + 86400}))
+		Expect(gauge("jwks_trust_issuer_keys")).To(Equal([]float64{2}))
+		Expect(gauge("jwks_trust_issuer_ready")).To(Equal([]float64{1}))
+		Expect(gauge("jwks_trust_issuer_rotations_total")).To(Equal([]float64{1}))
+		Expect(gauge("jwks_trust_issuer_fetches_total")).To(ConsistOf(2.0, 1.0), "two successes and a failure")
+		Expect(server.Delete(s.ctx, s.get())).To(Succeed())
+		s.reconcile()
+		for _, name := range []string{"last_success_timestamp_seconds", "expiry_timestamp_seconds", "keys", "ready", "rotations_total", "fetches_total"} {
+			Expect(gauge("jwks_trust_issuer_"+name)).To(BeEmpty(), name)
+		}
 	})
 
 	It("calls out a kid that got another key (THREATS 27)", func() {
@@ -812,4 +836,24 @@ func jsonOf(v any) string {
 	text, err := json.Marshal(v)
 	Expect(err).NotTo(HaveOccurred())
 	return string(text)
+}
+
+// series are the values of a metric for an issuer.
+func series(name string, key client.ObjectKey) []float64 {
+	GinkgoHelper()
+	families, err := metrics.Registry.Gather()
+	Expect(err).NotTo(HaveOccurred())
+	var values []float64
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if f.GetName() == name && labels["namespace"] == key.Namespace && labels["name"] == key.Name {
+				values = append(values, m.GetGauge().GetValue()+m.GetCounter().GetValue())
+			}
+		}
+	}
+	return values
 }

@@ -24,7 +24,7 @@ import (
 // may be running on them.
 func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.NamespacedName) error {
 	if !controllerutil.ContainsFinalizer(issuer, api.FinalizerWithdraw) {
-		r.memories.forget(key)
+		r.forget(key)
 		return nil
 	}
 	retain, err := r.definitionTerminating(ctx, issuer)
@@ -43,7 +43,7 @@ func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.
 	if err := r.removeFinalizer(ctx, issuer); err != nil {
 		return err
 	}
-	r.memories.forget(key)
+	r.forget(key)
 	return nil
 }
 

@@ -125,7 +125,12 @@ type blockedError struct {
 	why  error
 }
 
-func (e *blockedError) Error() string { return e.host + ": " + e.why.Error() }
+func (e *blockedError) Error() string {
+	if _, err := netip.ParseAddr(e.host); err == nil {
+		return e.why.Error() // which names the address
+	}
+	return e.host + ": " + e.why.Error()
+}
 
 // lookupError keeps a failed lookup apart from a failed connection.
 type lookupError struct{ err error }

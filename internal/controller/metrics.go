@@ -1,0 +1,123 @@
+// metrics.go says in numbers what status says in words, and more finely: status
+// is written at most once per 0.7 of cacheTTL while nothing changes.
+
+package controller
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// issuerLabels name an issuer object. No label holds what an issuer's server
+// can choose.
+var issuerLabels = []string{"kind", "namespace", "name"}
+
+var (
+	lastSuccessTime = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_last_success_timestamp_seconds",
+		Help: "When the issuer last confirmed its keys, in Unix time.",
+	}, issuerLabels)
+	freshUntilTime = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_fresh_until_timestamp_seconds",
+		Help: "When the trusted keys become stale unless a refresh succeeds, in Unix time. Absent for static keys.",
+	}, issuerLabels)
+	expiryTime = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_expiry_timestamp_seconds",
+		Help: "When the trusted keys expire unless a refresh succeeds, in Unix time. Absent for static keys.",
+	}, issuerLabels)
+	trustedKeys = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_keys",
+		Help: "How many keys of the issuer are trusted.",
+	}, issuerLabels)
+	readyIssuers = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_ready",
+		Help: "1 while the condition Ready is True, else 0.",
+	}, issuerLabels)
+	rotations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "jwks_trust_issuer_rotations_total",
+		Help: "How often the trusted key set has changed since this manager started.",
+	}, issuerLabels)
+	fetches = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "jwks_trust_issuer_fetches_total",
+		Help: "Fetches of the issuer's keys by outcome: a reason of the condition Fetched.",
+	}, append([]string{"outcome"}, issuerLabels...))
+)
+
+// deletable is what all our vectors can do.
+type deletable interface {
+	DeletePartialMatch(prometheus.Labels) int
+}
+
+var ofIssuers = []deletable{lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, rotations, fetches}
+
+func init() {
+	metrics.Registry.MustRegister(lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, rotations, fetches)
+}
+
+func labelsOf(kind string, key types.NamespacedName) prometheus.Labels {
+	return prometheus.Labels{"kind": kind, "namespace": key.Namespace, "name": key.Name}
+}
+
+// labels are those of the issuer.
+func labels(issuer api.Issuer) prometheus.Labels {
+	return labelsOf(issuer.IssuerKind(), types.NamespacedName{Namespace: issuer.GetNamespace(), Name: issuer.GetName()})
+}
+
+// measure sets the gauges of an issuer to what its next status says, written or
+// not.
+func measure(issuer api.Issuer, next *api.IssuerStatus) {
+	l := labels(issuer)
+	s := next.Snapshot
+	setTime(lastSuccessTime, l, s.LastSuccessTime)
+	setTime(freshUntilTime, l, s.FreshUntil)
+	setTime(expiryTime, l, s.ExpiresAt)
+	trustedKeys.With(l).Set(float64(s.Keys))
+	ready := 0.0
+	if c := findCondition(next, api.ConditionReady); c != nil && c.Status == metav1.ConditionTrue {
+		ready = 1
+	}
+	readyIssuers.With(l).Set(ready)
+	rotations.With(l).Add(0) // there from the start, so that the first one is seen as an increase
+}
+
+// countRotation counts the step from one saved status to the next.
+func countRotation(issuer api.Issuer, before, next *api.IssuerStatus) {
+	if turned := rotationCount(next) - rotationCount(before); turned > 0 {
+		rotations.With(labels(issuer)).Add(float64(turned))
+	}
+}
+
+func setTime(vec *prometheus.GaugeVec, l prometheus.Labels, t *metav1.Time) {
+	if t == nil {
+		vec.Delete(l)
+		return
+	}
+	vec.With(l).Set(float64(t.UnixNano()) / float64(time.Second))
+}
+
+func rotationCount(s *api.IssuerStatus) int64 {
+	if s.Rotation == nil {
+		return 0
+	}
+	return s.Rotation.Count
+}
+
+// countFetch counts an attempt.
+func countFetch(issuer api.Issuer, outcome string) {
+	l := labels(issuer)
+	l["outcome"] = outcome
+	fetches.With(l).Inc()
+}
+
+// forgetMetrics removes all series of an issuer that is gone.
+func forgetMetrics(kind string, key types.NamespacedName) {
+	for _, vec := range ofIssuers {
+		vec.DeletePartialMatch(labelsOf(kind, key))
+	}
+}

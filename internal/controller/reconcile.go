@@ -9,7 +9,7 @@
 //	   │
 //	fetch, admit    a new key set, or a reason why not                source.go
 //	   │
-//	publish         status.pendingDigest ─> ConfigMap ─> status.digest  apply.go
+//	publish         status.pendingDigest ─> ConfigMap ─> status.digest publish.go
 //	   │
 //	status (pure)   the next status, saved on the error path too      status.go
 //	   │
@@ -29,7 +29,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -283,159 +282,6 @@ func (r *Reconciler) random() float64 {
 		return r.Random()
 	}
 	return rand.Float64() //nolint:gosec // spreads load, guards nothing
-}
-
-// publish brings the authoritative ConfigMap to the key set, in two phases when
-// the set is a new one. A nil set takes the keys away.
-func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, set *keyset.Set, content *corev1.ConfigMap, out outcome, m *memory) error {
-	data, err := encode(issuer, set)
-	if err != nil {
-		return err
-	}
-	if s := issuer.IssuerStatus().Snapshot; set != nil && (s == nil || set.Digest() != s.Digest && set.Digest() != s.PendingDigest) {
-		if err := r.saveStatus(ctx, issuer, pendingStatus(issuer, set, out), m); err != nil {
-			return err
-		}
-	}
-	w := wantedConfigMap(issuer, r.authoritativeKey(issuer), data)
-	if content != nil && w.holds(content) {
-		return nil
-	}
-	_, err = r.ensure(ctx, issuer, w)
-	return err
-}
-
-// encode is the data of the issuer's ConfigMaps; empty without a set.
-func encode(issuer api.Issuer, set *keyset.Set) (map[string]string, error) {
-	if set == nil {
-		return map[string]string{}, nil
-	}
-	spec := issuer.IssuerSpec()
-	d := snapshot.Descriptor{
-		Kind: issuer.IssuerKind(), Namespace: issuer.GetNamespace(), Name: issuer.GetName(),
-		Issuer: spec.Issuer, Audiences: spec.Audiences,
-	}
-	for _, a := range algorithms(spec) {
-		d.Algorithms = append(d.Algorithms, string(a))
-	}
-	return snapshot.Encode(set, d)
-}
-
-// authoritative is the ConfigMap that the verifier reads, as cached; nil when
-// it is not there. While a publication is pending it is read live, because what
-// it holds decides how that one is settled.
-func (r *Reconciler) authoritative(ctx context.Context, issuer api.Issuer) (*corev1.ConfigMap, error) {
-	reader := client.Reader(r.Client)
-	if s := issuer.IssuerStatus().Snapshot; s != nil && s.PendingDigest != "" {
-		reader = r.Reader
-	}
-	return readConfigMap(ctx, reader, r.authoritativeKey(issuer))
-}
-
-func readConfigMap(ctx context.Context, reader client.Reader, key client.ObjectKey) (*corev1.ConfigMap, error) {
-	cm := &corev1.ConfigMap{}
-	if err := reader.Get(ctx, key, cm); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
-	}
-	return cm, nil
-}
-
-// lastGood finds the trusted key set: in memory, in the authoritative
-// ConfigMap, or in the users' copy; by its digest, so that nothing tampered
-// with comes back. It is nil when there is none, or none any more.
-//
-// A pending digest that the ConfigMap already holds is settled by this: the set
-// counts as trusted and status follows. A pending one that it does not hold is
-// given up, and the next fetch finds that set again.
-func (r *Reconciler) lastGood(ctx context.Context, issuer api.Issuer, content *corev1.ConfigMap, m *memory) (*keyset.Set, error) {
-	s := issuer.IssuerStatus().Snapshot
-	if s != nil && s.PendingDigest != "" {
-		if set := withDigest(content, s.PendingDigest); set != nil {
-			return set, nil
-		}
-	}
-	if m.trusted != nil {
-		return m.trusted, nil
-	}
-	if s == nil || s.Digest == "" {
-		return nil, nil
-	}
-	if set := withDigest(content, s.Digest); set != nil {
-		return set, nil
-	}
-	for _, key := range []client.ObjectKey{r.authoritativeKey(issuer), r.userKey(issuer)} {
-		live, err := readConfigMap(ctx, r.Reader, key)
-		if err != nil {
-			return nil, err
-		}
-		if set := withDigest(live, s.Digest); set != nil {
-			return set, nil
-		}
-	}
-	return nil, nil
-}
-
-// withDigest is the key set of a ConfigMap if it has that digest, else nil.
-func withDigest(cm *corev1.ConfigMap, digest string) *keyset.Set {
-	if cm == nil || snapshot.Digest(cm.Data) != digest {
-		return nil
-	}
-	set, _, err := snapshot.Decode(cm.Data)
-	if err != nil {
-		return nil // written by a version with other rules: fetch anew
-	}
-	return set
-}
-
-// pendingStatus announces the digest of a set before the set is published. For
-// the first set of an issuer it carries the freshness too, so that the verifier
-// can use the set at once. Keys found compromised are refused from this moment.
-func pendingStatus(issuer api.Issuer, set *keyset.Set, out outcome) *api.IssuerStatus {
-	next := issuer.IssuerStatus().DeepCopy()
-	if next.Snapshot == nil {
-		next.Snapshot = &api.SnapshotStatus{}
-	}
-	s := next.Snapshot
-	s.PendingDigest = set.Digest()
-	if a := out.attempt; a != nil {
-		if s.Digest == "" && a.succeeded {
-			s.LastSuccessTime = ptrTo(metav1.NewTime(a.started))
-		}
-		for _, c := range a.compromised {
-			addCompromised(next, c, a.started)
-		}
-	}
-	return next
-}
-
-// withoutRevoked takes the revoked and compromised keys out of a set. withdrawn
-// means that none is left: then nothing is trusted, because an empty set must
-// never be published (proxies reject it).
-func withoutRevoked(set *keyset.Set, issuer api.Issuer, a *attempt) (left *keyset.Set, withdrawn bool) {
-	if set == nil {
-		return nil, false
-	}
-	bad := revoked(issuer)
-	if a != nil {
-		for _, c := range a.compromised {
-			bad[c.Thumbprint] = struct{}{}
-		}
-	}
-	left = set.Filter(func(k *keyset.Key) bool {
-		_, byThumbprint := bad[k.Thumbprint()]
-		_, byID := bad[k.KeyID()]
-		return !byThumbprint && (!byID || k.KeyID() == "")
-	})
-	switch left.Len() {
-	case set.Len():
-		return set, false
-	case 0:
-		return nil, true
-	}
-	return left, false
 }
 
 // wake is when to look at the issuer again: for the next fetch, and when its

@@ -284,11 +284,15 @@ func (r *Reconciler) random() float64 {
 	return rand.Float64() //nolint:gosec // spreads load, guards nothing
 }
 
-// wake is when to look at the issuer again: for the next fetch, and when its
-// snapshot becomes stale or expires.
+// wake is when to look at the issuer again: for the next fetch, when its snapshot
+// becomes stale or expires, and soon where a foreign ConfigMap stands in the way,
+// because nobody tells when it is gone.
 func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
 	now := r.Clock.Now()
 	times := []time.Time{out.nextRefresh}
+	if out.published != nil && !out.published.succeeded {
+		times = append(times, now.Add(maxErrorDelay))
+	}
 	if s := issuer.IssuerStatus().Snapshot; s != nil {
 		w := windowOf(issuer, s)
 		times = append(times, w.FreshUntil(), w.ExpiresAt())

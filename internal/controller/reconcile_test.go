@@ -579,7 +579,7 @@ var _ = Describe("A foreign ConfigMap of the name (THREATS 40)", func() {
 		Expect(s.events()).To(ContainElement(HavePrefix("Warning ConfigMapConflict")))
 		Expect(kidsOf(configMap(ctx, s.authoritativeKey()))).To(Equal([]string{"k1"}))
 		s.writes.take()
-		s.after(time.Minute)
+		Expect(s.after(time.Minute).RequeueAfter).To(Equal(maxErrorDelay), "looked at again soon")
 		Expect(s.writes.take()).To(BeEmpty(), "no hot loop")
 
 		Expect(server.Delete(ctx, foreign)).To(Succeed())

@@ -5,10 +5,12 @@ package controller
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -34,6 +36,10 @@ import (
 // workers is how many issuers of a kind are reconciled at a time. A fetch takes
 // up to ten seconds, and holds one worker.
 const workers = 16
+
+// maxErrorDelay bounds the time between two tries while the API server refuses
+// something, so that all is well again soon after it no longer does.
+const maxErrorDelay = 20 * time.Second
 
 // Options are what Setup needs besides the manager.
 type Options struct {
@@ -82,7 +88,10 @@ func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
 			return issuerOf(cm, kind)
 		})).
 		WatchesRawSource(source.Kind(copies, configMaps, toIssuer)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers})
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](conflictDelay, maxErrorDelay),
+		})
 	if kind == api.ClusterTrustedIssuerKind {
 		b = b.Watches(&api.ClusterTrustedIssuer{}, handler.EnqueueRequestsFromMapFunc(r.siblings))
 	}

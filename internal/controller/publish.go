@@ -93,11 +93,10 @@ func (r *Reconciler) lastGood(ctx context.Context, issuer api.Issuer, content *c
 			return set, nil
 		}
 	}
-	if m.trusted != nil {
+	// What is published and endorsed beats memory: another manager may have been
+	// the leader meanwhile. A status that names nothing published does not.
+	if s == nil || s.Digest == "" || m.trusted != nil && m.trusted.Digest() == s.Digest {
 		return m.trusted, nil
-	}
-	if s == nil || s.Digest == "" {
-		return nil, nil
 	}
 	if set := withDigest(content, s.Digest); set != nil {
 		return set, nil
@@ -111,7 +110,7 @@ func (r *Reconciler) lastGood(ctx context.Context, issuer api.Issuer, content *c
 			return set, nil
 		}
 	}
-	return nil, nil
+	return m.trusted, nil
 }
 
 // withDigest is the key set of a ConfigMap if it has that digest, else nil.

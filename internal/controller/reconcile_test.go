@@ -589,6 +589,33 @@ var _ = Describe("A foreign ConfigMap of the name (THREATS 40)", func() {
 	})
 })
 
+var _ = Describe("Two managers at once", func() {
+	It("do not undo each other's work, and do not write for ever", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		first := s.r
+		s.restart()
+		second := s.r
+		s.issuer.Publish(key1(), key2())
+		s.annotate(api.AnnotationRefresh, "now")
+		s.after(10 * time.Second)
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+
+		first.Client = s.writes.counted(server)
+		s.writes.take()
+		for range 5 {
+			s.r = first
+			s.reconcile()
+			s.r = second
+			s.reconcile()
+		}
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}), "the one with the old memory follows")
+		Expect(s.writes.take()).To(BeEmpty())
+		Expect(s.status().Snapshot.LastSuccessTime.Time).To(BeTemporally("==", noon.Add(10*time.Second)), "time does not go back")
+	})
+})
+
 var _ = Describe("A deleted TrustedIssuer", func() {
 	It("is withdrawn, even while the issuer is down (THREATS 52)", func(ctx context.Context) {
 		s := newScene(ctx)

@@ -31,6 +31,7 @@ import (
 // +kubebuilder:rbac:groups=certificates.k8s.io,resources=clustertrustbundles,verbs=get
 // +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get,resourceNames=trustedissuers.jwks-trust.dev;clustertrustedissuers.jwks-trust.dev
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch,namespace=jwks-trust-system
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;create;update,namespace=jwks-trust-system
 
 // workers is how many issuers of a kind are reconciled at a time. A fetch takes

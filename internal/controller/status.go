@@ -165,8 +165,9 @@ func recordTrusted(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	if confirmed {
 		s.ObservedGeneration = out.attempt.generation
 	}
-	if !out.lastSuccess.IsZero() {
-		s.LastSuccessTime = ptrTo(metav1.NewTime(out.lastSuccess))
+	// What is recorded can be newer than what this process remembers.
+	if confirmed || out.lastSuccess.After(successTime(next)) {
+		s.LastSuccessTime = timeOrNil(out.lastSuccess)
 	}
 	if s.LastSuccessTime != nil && s.LastSuccessTime.After(now.Add(snapshot.MaxClockAhead)) {
 		s.LastSuccessTime = ptrTo(metav1.NewTime(now))

@@ -103,9 +103,12 @@ func withdrawnPublication(issuer api.Issuer, a *attempt, key client.ObjectKey) *
 		"The keys were taken out of ConfigMap %s: spec.revokedKeys names every one of them. Have the issuer publish a new key.", key)}
 }
 
-// failedPublication translates the error of a write.
+// failedPublication translates the error of a write. A conflict is no failure:
+// nothing is said about it, and it is tried again at once.
 func failedPublication(key client.ObjectKey, err error) *publication {
 	switch {
+	case outdated(err):
+		return nil
 	case errors.Is(err, errForeign):
 		return &publication{reason: api.ReasonConfigMapConflict, message: fmt.Sprintf(
 			"ConfigMap %s exists and was not made for this issuer; it is left alone. Rename or delete it, or give the issuer another name.", key)}

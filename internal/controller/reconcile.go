@@ -103,7 +103,7 @@ const conflictDelay = 100 * time.Millisecond
 // again is when to come back: after the delay, or after an error. A conflict is
 // no error, only a view that was old.
 func again(ctx context.Context, delay time.Duration, err error) (reconcile.Result, error) {
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+	if outdated(err) {
 		log.FromContext(ctx).V(1).Info("An object changed meanwhile; trying again", "error", err.Error())
 		return reconcile.Result{RequeueAfter: conflictDelay}, nil
 	}
@@ -112,6 +112,9 @@ func again(ctx context.Context, delay time.Duration, err error) (reconcile.Resul
 	}
 	return reconcile.Result{RequeueAfter: delay}, nil
 }
+
+// outdated reports that a write was refused because an object changed meanwhile.
+func outdated(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
 
 // reconcile is the flow of the package's picture for an issuer that is there to
 // stay. Status is saved on the error path too.

@@ -847,6 +847,7 @@ var _ = Describe("A manager that dies at a write", func() {
 		Expect(s.kids()).To(Equal([]string{"k1"}))
 		Expect(s.status()).To(isReady(api.ReasonFresh))
 		Expect(s.issuer.Requests()).To(Equal(1))
+		Expect(s.events()).To(ConsistOf(ContainSubstring("Normal Published")), "a conflict is not worth a word")
 	})
 })
 

@@ -113,9 +113,6 @@ const (
 	ReasonConfigMapConflict = "ConfigMapConflict"
 	// ReasonPublishFailed: the API server refused the ConfigMap.
 	ReasonPublishFailed = "PublishFailed"
-	// ReasonSnapshotLost: the ConfigMap was damaged or deleted and no copy of
-	// the trusted keys is left to mend it with; the next fetch will.
-	ReasonSnapshotLost = "SnapshotLost"
 	// ReasonSnapshotTooLarge: the encoded keys do not fit into a ConfigMap.
 	ReasonSnapshotTooLarge = "SnapshotTooLarge"
 )

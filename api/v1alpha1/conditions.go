@@ -1,8 +1,8 @@
 package v1alpha1
 
 // Condition types. Ready, Fetched and SnapshotPublished are true when all is
-// well; Stale, Expired and Stalled are true when something is wrong. What could
-// not be checked is Unknown.
+// well; Stale, Expired, KeysRetiring, RotationSuspended and Stalled are true when
+// something needs attention. What could not be checked is Unknown.
 const (
 	// ConditionReady sums up: a usable snapshot of the current generation is
 	// published.
@@ -16,6 +16,12 @@ const (
 	ConditionStale = "Stale"
 	// ConditionExpired is true once the keys are too old to be trusted.
 	ConditionExpired = "Expired"
+	// ConditionKeysRetiring is true while keys are trusted that the issuer no
+	// longer publishes, because of spec.rotation.retirementGrace.
+	ConditionKeysRetiring = "KeysRetiring"
+	// ConditionRotationSuspended is true while a key set is quarantined until
+	// somebody approves it.
+	ConditionRotationSuspended = "RotationSuspended"
 	// ConditionStalled is true when only a change of spec can help.
 	ConditionStalled = "Stalled"
 )
@@ -39,6 +45,19 @@ const (
 	// ReasonIssuerConflict is a reason of Stalled: an older ClusterTrustedIssuer
 	// for the same issuer already answers TokenReview.
 	ReasonIssuerConflict = "IssuerConflict"
+	// ReasonGracePeriod: retired keys are trusted until their grace period ends.
+	// The reason of KeysRetiring while it is True.
+	ReasonGracePeriod = "GracePeriod"
+	// ReasonNoneRetiring is the reason of KeysRetiring while it is False.
+	ReasonNoneRetiring = "NoneRetiring"
+	// ReasonApprovalRequired is a reason of RotationSuspended: the published set
+	// has a key that nobody has approved.
+	ReasonApprovalRequired = "ApprovalRequired"
+	// ReasonNoOverlap is a reason of RotationSuspended: the published set shares
+	// no key with the trusted one.
+	ReasonNoOverlap = "NoOverlap"
+	// ReasonNotSuspended is the reason of RotationSuspended while it is False.
+	ReasonNotSuspended = "NotSuspended"
 	// ReasonNotStalled is the reason of Stalled while it is False.
 	ReasonNotStalled = "NotStalled"
 )
@@ -89,6 +108,10 @@ const (
 	// ReasonIssuerMismatch: the metadata are those of another issuer.
 	ReasonIssuerMismatch = "IssuerMismatch"
 
+	// ReasonQuarantined: the issuer published a key set that spec.rotation.policy
+	// does not take over without approval.
+	ReasonQuarantined = "Quarantined"
+
 	// ReasonNotAKeySet: the document is not a JSON Web Key Set.
 	ReasonNotAKeySet = "NotAKeySet"
 	// ReasonEmptyKeySet: the set has no keys at all.
@@ -108,6 +131,9 @@ const (
 	ReasonPublished = "Published"
 	// ReasonAllKeysRevoked: spec.revokedKeys leaves no key to publish.
 	ReasonAllKeysRevoked = "AllKeysRevoked"
+	// ReasonExpiredKeysRemoved: the keys have expired, and spec.snapshot.expiredPolicy
+	// is Remove.
+	ReasonExpiredKeysRemoved = "ExpiredKeysRemoved"
 	// ReasonConfigMapConflict: a ConfigMap of that name belongs to someone else
 	// and is left alone.
 	ReasonConfigMapConflict = "ConfigMapConflict"
@@ -123,6 +149,8 @@ const (
 	ReasonKeysRotated = "KeysRotated"
 	// ReasonJWKSURIHostChanged: discovery found the keys at another host.
 	ReasonJWKSURIHostChanged = "JWKSURIHostChanged"
+	// ReasonKeySetReplaced: the issuer replaced all of its keys at once.
+	ReasonKeySetReplaced = "KeySetReplaced"
 	// ReasonKeyReplaced: a kid got another key.
 	ReasonKeyReplaced = "KeyReplaced"
 	// ReasonKeysSkipped: some keys of the set were not admitted.

@@ -4,6 +4,9 @@ package v1alpha1
 const (
 	// AnnotationRefresh on an issuer: any new value refreshes its keys now.
 	AnnotationRefresh = "jwks-trust.dev/refresh"
+	// AnnotationApprove on an issuer: the digest of a quarantined key set that is
+	// to be trusted (status.rotation.candidateDigest).
+	AnnotationApprove = "jwks-trust.dev/approve"
 	// AnnotationClearCompromised on an issuer: the thumbprint of a compromised
 	// key to forget, or several, separated by commas.
 	AnnotationClearCompromised = "jwks-trust.dev/clear-compromised"

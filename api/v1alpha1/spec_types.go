@@ -142,6 +142,20 @@ type IssuerSpec struct {
 	// +kubebuilder:validation:items:MaxLength=128
 	RevokedKeys []string `json:"revokedKeys,omitempty"`
 
+	// rotation says how changes of the issuer's key set are taken over.
+	// +optional
+	Rotation *RotationSpec `json:"rotation,omitempty"`
+
+	// snapshot says how the keys are published.
+	// +optional
+	Snapshot *SnapshotSpec `json:"snapshot,omitempty"`
+
+	// suspend stops all fetches, those that are asked for included. The time does
+	// not stop: the last good keys become stale, and expire.
+	// +optional
+	// +default=false
+	Suspend *bool `json:"suspend,omitempty"`
+
 	// maxRedirects is how many HTTP redirects a fetch follows, from 0 to 3.
 	// Each must stay on https and on the same host.
 	// +optional
@@ -149,6 +163,77 @@ type IssuerSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=3
 	MaxRedirects *int32 `json:"maxRedirects,omitempty"`
+}
+
+// RotationPolicy says which key sets are trusted without anybody's consent.
+//
+// +kubebuilder:validation:Enum=Automatic;RequireOverlap;RequireApproval
+type RotationPolicy string
+
+const (
+	// RotationAutomatic trusts what the issuer publishes.
+	RotationAutomatic RotationPolicy = "Automatic"
+	// RotationRequireOverlap quarantines a set that shares no key with the
+	// trusted one.
+	RotationRequireOverlap RotationPolicy = "RequireOverlap"
+	// RotationRequireApproval quarantines a set with any key that is not trusted
+	// yet, the first set included.
+	RotationRequireApproval RotationPolicy = "RequireApproval"
+)
+
+// RotationSpec says how changes of the issuer's key set are taken over.
+//
+// +kubebuilder:validation:MinProperties=1
+type RotationSpec struct {
+	// policy says which key sets are trusted without anybody's consent.
+	// Automatic: all of them. RequireOverlap: those that share a key with the
+	// trusted set; it catches mistakes. RequireApproval: those without a key that
+	// is not trusted yet, the first set included; it is the defence against
+	// somebody who controls the issuer's server. Any other set is quarantined, as
+	// a whole, until the annotation jwks-trust.dev/approve names
+	// status.rotation.candidateDigest; until then the last good keys go on, and
+	// become stale. Inline keys are never quarantined.
+	// +optional
+	// +default="Automatic"
+	Policy RotationPolicy `json:"policy,omitempty"`
+
+	// retirementGrace is how long a key that the issuer no longer publishes goes
+	// on being trusted, from 0s to 168h, counted from when it was first missing.
+	// With 0s it ends as soon as a second look, 30 s after the first, confirms
+	// that the key is gone. Removing a key is an issuer's only way to revoke it:
+	// a long grace honours revoked keys that long. A key that was replaced by
+	// another one under the same kid has no grace.
+	// +optional
+	// +default="0s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('0s') && duration(self) <= duration('168h')",message="retirementGrace must be a duration from 0s to 168h, such as 1h"
+	RetirementGrace *metav1.Duration `json:"retirementGrace,omitempty"`
+}
+
+// ExpiredPolicy says what becomes of published keys that have expired.
+//
+// +kubebuilder:validation:Enum=Keep;Remove
+type ExpiredPolicy string
+
+const (
+	// ExpiredKeep leaves them where they are.
+	ExpiredKeep ExpiredPolicy = "Keep"
+	// ExpiredRemove takes them out of the ConfigMap that applications read.
+	ExpiredRemove ExpiredPolicy = "Remove"
+)
+
+// SnapshotSpec says how the keys are published.
+//
+// +kubebuilder:validation:MinProperties=1
+type SnapshotSpec struct {
+	// expiredPolicy says what becomes of the ConfigMap's keys once they have
+	// expired, which the verifier never uses any more. Keep: they stay, so for
+	// applications that read the ConfigMap they never expire. Remove: they are
+	// taken out, and put back when a fetch succeeds.
+	// +optional
+	// +default="Keep"
+	ExpiredPolicy ExpiredPolicy `json:"expiredPolicy,omitempty"`
 }
 
 // CABundleReference names PEM certificates in another object. Exactly one of

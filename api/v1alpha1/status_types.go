@@ -30,7 +30,8 @@ type IssuerStatus struct {
 
 	// conditions are Ready (a usable snapshot of the current generation is
 	// published), Fetched (the newest attempt), SnapshotPublished; and, true
-	// when something is wrong, Stale, Expired and Stalled.
+	// when something needs attention, Stale, Expired, KeysRetiring,
+	// RotationSuspended and Stalled.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -64,10 +65,11 @@ type IssuerStatus struct {
 	// +optional
 	HandledRefresh *HandledRefresh `json:"handledRefresh,omitempty"`
 
-	// keys are the keys of the trusted set.
+	// keys are the keys of the trusted set, and those that are quarantined or
+	// revoked.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=200
+	// +kubebuilder:validation:MaxItems=400
 	Keys []KeyStatus `json:"keys,omitempty"`
 
 	// rotation says how the trusted set last changed.
@@ -213,13 +215,19 @@ type KeyStatus struct {
 	// +kubebuilder:validation:MaxLength=43
 	Thumbprint string `json:"thumbprint,omitempty"`
 
-	// firstSeenTime is when the key was first trusted.
+	// firstSeenTime is when the issuer was first seen to publish the key.
 	// +optional
 	FirstSeenTime metav1.Time `json:"firstSeenTime,omitempty,omitzero"`
 
 	// lastSeenTime is when the issuer was last recorded to publish the key.
 	// +optional
 	LastSeenTime metav1.Time `json:"lastSeenTime,omitempty,omitzero"`
+
+	// missingSince is when the issuer was first seen not to publish the key any
+	// more; absent while it does. The key stays Active until a second look, 30 s
+	// later, confirms it; then it is Retiring, or gone.
+	// +optional
+	MissingSince *metav1.Time `json:"missingSince,omitempty"`
 
 	// state says whether the key may verify tokens.
 	// +optional
@@ -228,7 +236,8 @@ type KeyStatus struct {
 
 // RotationStatus says how the trusted set last changed.
 type RotationStatus struct {
-	// lastRotationTime is when the set last changed; absent for the first set.
+	// lastRotationTime is when the trusted set last changed; absent for the first
+	// set.
 	// +optional
 	LastRotationTime *metav1.Time `json:"lastRotationTime,omitempty"`
 
@@ -258,6 +267,41 @@ type RotationStatus struct {
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MaxLength=128
 	Replaced []string `json:"replaced,omitempty"`
+
+	// candidateDigest is that of the quarantined set, as sha256:<hex>. The
+	// annotation jwks-trust.dev/approve with this value makes it trusted.
+	// +optional
+	// +kubebuilder:validation:MaxLength=71
+	CandidateDigest string `json:"candidateDigest,omitempty"`
+
+	// history lists the keys that were trusted and no longer are, the newest
+	// first; the last 50 of them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
+	History []RemovedKey `json:"history,omitempty"`
+}
+
+// RemovedKey is a key that was trusted once.
+type RemovedKey struct {
+	// kid is the key's "kid".
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	KeyID string `json:"kid,omitempty"`
+
+	// thumbprint is the key's SHA-256 thumbprint (RFC 7638), base64url.
+	// +required
+	// +kubebuilder:validation:MinLength=43
+	// +kubebuilder:validation:MaxLength=43
+	Thumbprint string `json:"thumbprint,omitempty"`
+
+	// firstSeenTime is when the issuer was first seen to publish the key.
+	// +optional
+	FirstSeenTime metav1.Time `json:"firstSeenTime,omitempty,omitzero"`
+
+	// removedTime is when the key ceased to be trusted.
+	// +optional
+	RemovedTime metav1.Time `json:"removedTime,omitempty,omitzero"`
 }
 
 // CompromisedKey is a key that the issuer published with its private part.

@@ -186,3 +186,27 @@ func (s *IssuerSpec) StaleTTLOrDefault() time.Duration {
 
 // Static reports whether the keys are given inline, and so never fetched.
 func (s *IssuerSpec) Static() bool { return s.JWKS != "" }
+
+// Suspended reports whether no keys are to be fetched.
+func (s *IssuerSpec) Suspended() bool { return s.Suspend != nil && *s.Suspend }
+
+// RotationPolicyOrDefault is spec.rotation.policy, or its default.
+func (s *IssuerSpec) RotationPolicyOrDefault() RotationPolicy {
+	if s.Rotation == nil || s.Rotation.Policy == "" {
+		return RotationAutomatic
+	}
+	return s.Rotation.Policy
+}
+
+// RetirementGraceOrDefault is spec.rotation.retirementGrace, or its default.
+func (s *IssuerSpec) RetirementGraceOrDefault() time.Duration {
+	if s.Rotation == nil || s.Rotation.RetirementGrace == nil {
+		return 0
+	}
+	return s.Rotation.RetirementGrace.Duration
+}
+
+// RemovesExpired reports whether expired keys are taken out of the ConfigMap.
+func (s *IssuerSpec) RemovesExpired() bool {
+	return s.Snapshot != nil && s.Snapshot.ExpiredPolicy == ExpiredRemove
+}

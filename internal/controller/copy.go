@@ -39,7 +39,11 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 		}
 		return nil
 	}
-	data, err := encode(issuer, out.trusted)
+	set := out.trusted
+	if out.expired {
+		set = nil
+	}
+	data, err := encode(issuer, set)
 	if err != nil {
 		return &copied{failedPublication(key, err), nil}
 	}
@@ -59,7 +63,7 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 	if out.withdrawn {
 		return &copied{withdrawnPublication(issuer, out.attempt, key), nil}
 	}
-	return &copied{goodPublication(key), nil}
+	return &copied{publicationOf(out, key), nil}
 }
 
 // copyIs reports whether the copy is known to hold what is wanted. Only its
@@ -89,7 +93,12 @@ func (r *Reconciler) clearLeftover(ctx context.Context, issuer api.Issuer, key c
 	return r.remove(ctx, cm)
 }
 
-func goodPublication(key client.ObjectKey) *publication {
+// publicationOf says what the ConfigMap that users read holds.
+func publicationOf(out outcome, key client.ObjectKey) *publication {
+	if out.expired {
+		return &publication{reason: api.ReasonExpiredKeysRemoved, message: fmt.Sprintf(
+			"The keys have expired and were taken out of ConfigMap %s, as spec.snapshot.expiredPolicy says. They come back when a fetch succeeds.", key)}
+	}
 	return &publication{succeeded: true, reason: api.ReasonPublished, message: fmt.Sprintf("ConfigMap %s holds the trusted keys.", key)}
 }
 
@@ -110,7 +119,7 @@ func failedPublication(key client.ObjectKey, err error) *publication {
 	case outdated(err):
 		return nil
 	case errors.Is(err, errForeign):
-		return &publication{reason: api.ReasonConfigMapConflict, message: fmt.Sprintf(
+		return &publication{blocked: true, reason: api.ReasonConfigMapConflict, message: fmt.Sprintf(
 			"ConfigMap %s exists and was not made for this issuer; it is left alone. Rename or delete it, or give the issuer another name.", key)}
 	case errors.Is(err, snapshot.ErrTooLarge):
 		return &publication{reason: api.ReasonSnapshotTooLarge, message: fmt.Sprintf("ConfigMap %s: %v; have the issuer publish fewer keys.", key, err)}

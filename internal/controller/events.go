@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 )
 
 // maxText is the longest text that is passed on, in bytes: as much as the events
@@ -38,6 +39,8 @@ func eventsFor(old, next *api.IssuerStatus, a *attempt) []event {
 	movedEvent(old, next, add)
 	skippedEvent(old, a, add)
 	keyEvents(old, next, add)
+	rotationEvents(old, next, add)
+	suspendedEvent(old, next, add)
 	conditionEvents(old, next, add)
 	return out
 }
@@ -51,9 +54,10 @@ func fetchEvents(old, next *api.IssuerStatus, add addEvent) {
 		return
 	}
 	switch {
+	case now.Reason == api.ReasonQuarantined: // suspendedEvent tells
 	case now.Status == metav1.ConditionFalse:
 		add(corev1.EventTypeWarning, now.Reason, "Fetch", now.Message)
-	case now.Status == metav1.ConditionTrue && before != nil && before.Status == metav1.ConditionFalse:
+	case now.Status == metav1.ConditionTrue && before != nil && before.Status == metav1.ConditionFalse && before.Reason != api.ReasonQuarantined:
 		add(corev1.EventTypeNormal, api.ReasonRecovered, "Fetch", now.Message)
 	}
 }
@@ -85,7 +89,7 @@ func skippedEvent(old *api.IssuerStatus, a *attempt, add addEvent) {
 	}
 }
 
-// keyEvents tells of rotations, and of keys found with their private part.
+// keyEvents tells of keys found with their private part.
 func keyEvents(old, next *api.IssuerStatus, add addEvent) {
 	for _, k := range next.CompromisedKeys {
 		if !slices.ContainsFunc(old.CompromisedKeys, func(o api.CompromisedKey) bool { return o.Thumbprint == k.Thumbprint }) {
@@ -93,8 +97,17 @@ func keyEvents(old, next *api.IssuerStatus, add addEvent) {
 				"The issuer publishes the private part of key %q (thumbprint %s). The key is refused from now on; have the issuer replace it.", k.KeyID, k.Thumbprint))
 		}
 	}
+}
+
+// rotationEvents tells of changes of the trusted set.
+func rotationEvents(old, next *api.IssuerStatus, add addEvent) {
+	if before, now := published(old.Keys), published(next.Keys); len(before) > 0 && len(now) > 0 && !overlap(before, now) {
+		add(corev1.EventTypeWarning, api.ReasonKeySetReplaced, "Rotate", fmt.Sprintf(
+			"The issuer replaced all of its keys at once: %s are gone, %s are new. A correct issuer publishes a new key beside the old ones first; ask it why.",
+			list(names(before)), list(names(now))))
+	}
 	r := next.Rotation
-	if r == nil || old.Rotation != nil && old.Rotation.Count == r.Count {
+	if r == nil || r.Count == 0 || old.Rotation != nil && old.Rotation.Count == r.Count {
 		return
 	}
 	add(corev1.EventTypeNormal, api.ReasonKeysRotated, "Rotate", fmt.Sprintf(
@@ -103,6 +116,36 @@ func keyEvents(old, next *api.IssuerStatus, add addEvent) {
 		add(corev1.EventTypeWarning, api.ReasonKeyReplaced, "Rotate", fmt.Sprintf(
 			"The issuer put other key material under the same kid: %s. A correct issuer never does this; ask it why.", list(r.Replaced)))
 	}
+}
+
+// published are the trusted keys that the issuer publishes.
+func published(keys []api.KeyStatus) []keyset.Ref {
+	return keyRefs(slices.DeleteFunc(slices.Clone(keys), func(k api.KeyStatus) bool {
+		return k.State != api.KeyActive || k.MissingSince != nil
+	}))
+}
+
+// overlap reports whether two lists share a key.
+func overlap(a, b []keyset.Ref) bool {
+	return slices.ContainsFunc(a, func(x keyset.Ref) bool {
+		return slices.ContainsFunc(b, func(y keyset.Ref) bool { return x.Thumbprint == y.Thumbprint })
+	})
+}
+
+// suspendedEvent tells of each key set that waits for approval, once.
+func suspendedEvent(old, next *api.IssuerStatus, add addEvent) {
+	c := findCondition(next, api.ConditionRotationSuspended)
+	if c == nil || c.Status != metav1.ConditionTrue || candidate(old) == candidate(next) {
+		return
+	}
+	add(corev1.EventTypeWarning, c.Reason, "Rotate", c.Message)
+}
+
+func candidate(s *api.IssuerStatus) string {
+	if s.Rotation == nil {
+		return ""
+	}
+	return s.Rotation.CandidateDigest
 }
 
 // conditionEvents tells of conditions that turned bad, and of the first

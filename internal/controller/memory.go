@@ -26,7 +26,7 @@ type memory struct {
 	// it, more finely than status says.
 	trusted *keyset.Set
 	success time.Time
-	// validators are those of the document that trusted was made from.
+	// validators are those of the newest document that was taken over.
 	validators validators
 	// discovered is where the issuer's metadata say that the keys are, and gone
 	// that they turned out not to be there.
@@ -45,10 +45,12 @@ type memory struct {
 }
 
 // validators are what a conditional request needs (RFC 9110 section 8.8). They
-// speak of one document under one generation of the spec.
+// speak of one document under one generation of the spec, and of the set that
+// it holds.
 type validators struct {
 	etag, lastModified, uri string
 	generation              int64
+	set                     *keyset.Set
 }
 
 // discovered is the outcome of discovery under one generation of the spec.

@@ -39,6 +39,14 @@ var (
 		Name: "jwks_trust_issuer_ready",
 		Help: "1 while the condition Ready is True, else 0.",
 	}, issuerLabels)
+	retiringKeys = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_retiring_keys",
+		Help: "How many of the trusted keys the issuer no longer publishes.",
+	}, issuerLabels)
+	suspendedRotations = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_rotation_suspended",
+		Help: "1 while a key set is quarantined until somebody approves it, else 0.",
+	}, issuerLabels)
 	rotations = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "jwks_trust_issuer_rotations_total",
 		Help: "How often the trusted key set has changed since this manager started.",
@@ -54,10 +62,15 @@ type deletable interface {
 	DeletePartialMatch(prometheus.Labels) int
 }
 
-var ofIssuers = []deletable{lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, rotations, fetches}
+var ofIssuers = []interface {
+	prometheus.Collector
+	deletable
+}{lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, suspendedRotations, rotations, fetches}
 
 func init() {
-	metrics.Registry.MustRegister(lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, rotations, fetches)
+	for _, vec := range ofIssuers {
+		metrics.Registry.MustRegister(vec)
+	}
 }
 
 func labelsOf(kind string, key types.NamespacedName) prometheus.Labels {
@@ -78,12 +91,24 @@ func measure(issuer api.Issuer, next *api.IssuerStatus) {
 	setTime(freshUntilTime, l, s.FreshUntil)
 	setTime(expiryTime, l, s.ExpiresAt)
 	trustedKeys.With(l).Set(float64(s.Keys))
-	ready := 0.0
-	if c := findCondition(next, api.ConditionReady); c != nil && c.Status == metav1.ConditionTrue {
-		ready = 1
+	readyIssuers.With(l).Set(isTrue(next, api.ConditionReady))
+	suspendedRotations.With(l).Set(isTrue(next, api.ConditionRotationSuspended))
+	retiring := 0
+	for _, k := range next.Keys {
+		if trustedState(k.State) && k.MissingSince != nil {
+			retiring++
+		}
 	}
-	readyIssuers.With(l).Set(ready)
+	retiringKeys.With(l).Set(float64(retiring))
 	rotations.With(l).Add(0) // there from the start, so that the first one is seen as an increase
+}
+
+// isTrue is 1 while the condition is True, else 0.
+func isTrue(s *api.IssuerStatus, condition string) float64 {
+	if c := findCondition(s, condition); c != nil && c.Status == metav1.ConditionTrue {
+		return 1
+	}
+	return 0
 }
 
 // countRotation counts the step from one saved status to the next.

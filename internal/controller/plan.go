@@ -8,6 +8,9 @@
 //	requested    the refresh annotation has a value that was not handled yet
 //	changed      the spec is newer than the one last tried, or a refused key was
 //	             cleared
+//	approved     somebody has approved of the quarantined set
+//	missing      a trusted key was missing from the last answer: a second look,
+//	             confirmAfter later, shall tell
 //	unknown key  the verifier has met a token with a key that is not in the set;
 //	             at most every unknownKeySpacing, counted from the last attempt
 //	lost         the trusted keys are in no ConfigMap and not in memory
@@ -54,8 +57,9 @@ type planInput struct {
 	generation int64
 	spec       *api.IssuerSpec
 	status     *api.IssuerStatus
-	// request is the value of the refresh annotation.
-	request string
+	// request is the value of the refresh annotation, and approved that of the
+	// one that approves of a quarantined set.
+	request, approved string
 	// last is what this process remembers of its own attempts; nil after a
 	// restart, when only status speaks.
 	last *attemptMemory
@@ -91,9 +95,10 @@ type plan struct {
 	next time.Time
 }
 
-// planFetch decides. For static keys it never asks for a fetch.
+// planFetch decides. For static keys, and while spec suspends the issuer, it never
+// asks for a fetch.
 func planFetch(in planInput) plan {
-	if in.spec.Static() {
+	if in.spec.Static() || in.spec.Suspended() {
 		return plan{}
 	}
 	first := in.causes()[0]
@@ -131,6 +136,8 @@ func (in planInput) causes() []cause {
 	}
 	add(in.asked(), "requested", in.spaced(minAttemptSpacing))
 	add(in.attemptedGeneration() != in.generation || in.readmit, "changed", in.spaced(minAttemptSpacing))
+	add(in.approves(), "approved", later(in.spaced(minAttemptSpacing), in.backoff()))
+	add(in.missing() != nil, "missing", later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.backoff()))
 	add(in.wanted(), "unknown key", later(in.spaced(unknownKeySpacing), in.backoff()))
 	add(in.lost, "lost", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(in.unconfirmed(), "unconfirmed", later(in.spaced(minAttemptSpacing), in.backoff()))
@@ -149,6 +156,34 @@ func (in planInput) asked() bool {
 func (in planInput) wanted() bool {
 	h := in.status.HandledRefresh
 	return in.status.RefreshRequestedAt != nil && (h == nil || !in.status.RefreshRequestedAt.Equal(h.RequestedAt))
+}
+
+// approves reports that the quarantined set has been approved of.
+func (in planInput) approves() bool {
+	r := in.status.Rotation
+	return r != nil && r.CandidateDigest != "" && r.CandidateDigest == in.approved
+}
+
+// missing is since when a key that waits for a second look is missing; nil when
+// none does. It is the earliest time of all.
+func (in planInput) missing() *metav1.Time {
+	var first *metav1.Time
+	for _, k := range in.status.Keys {
+		if k.State == api.KeyActive && k.MissingSince != nil && (first == nil || k.MissingSince.Before(first)) {
+			first = k.MissingSince
+		}
+	}
+	return first
+}
+
+// secondLook is when to look again for missing keys. A clock that was set back
+// makes their times say nothing.
+func (in planInput) secondLook() time.Time {
+	since := in.missing()
+	if since == nil || since.After(in.now) {
+		return in.now
+	}
+	return since.Add(confirmAfter)
 }
 
 // attemptedGeneration is the generation of the spec that was last tried; -1
@@ -213,13 +248,19 @@ func (in planInput) backoff() time.Time {
 	switch {
 	case in.last != nil && in.last.failures > 0:
 		end = in.last.next
-	case in.last == nil && in.status.LastAttempt != nil && in.status.LastAttempt.Reason != api.ReasonSucceeded && in.status.NextRefreshTime != nil:
+	case in.last == nil && failed(in.status.LastAttempt) && in.status.NextRefreshTime != nil:
 		end = in.status.NextRefreshTime.Time
 	}
 	if end.After(in.now.Add(maxRetryAfter)) {
 		return in.now // beyond any backoff of ours: the clock was set back
 	}
 	return end
+}
+
+// failed reports that the server did not give what it should. A quarantined set
+// is not its failure.
+func failed(a *api.AttemptStatus) bool {
+	return a != nil && a.Reason != api.ReasonSucceeded && a.Reason != api.ReasonQuarantined
 }
 
 func later(a, b time.Time) time.Time {

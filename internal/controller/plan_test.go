@@ -35,6 +35,17 @@ func TestPlanFetch(t *testing.T) {
 	served := wanted(ago(time.Minute), ahead(7*time.Minute))
 	served.HandledRefresh = &api.HandledRefresh{RequestedAt: ptrTo(metav1.NewMicroTime(noon))}
 
+	missing := func(since, next time.Time) *api.IssuerStatus {
+		s := known(ago(time.Minute), next)
+		s.Keys = []api.KeyStatus{{KeyID: "k1", State: api.KeyActive}, {KeyID: "k2", State: api.KeyActive, MissingSince: ptrTo(metav1.NewTime(since))}}
+		return s
+	}
+	retiring := missing(ago(time.Minute), ahead(7*time.Minute))
+	retiring.Keys[1].State = api.KeyRetiring
+	waiting := known(ago(time.Minute), ahead(7*time.Minute))
+	waiting.Rotation = &api.RotationStatus{CandidateDigest: "sha256:2"}
+	waiting.LastAttempt.Reason = api.ReasonQuarantined
+
 	for name, tc := range map[string]struct {
 		status     *api.IssuerStatus
 		last       *attemptMemory
@@ -42,6 +53,8 @@ func TestPlanFetch(t *testing.T) {
 		generation int64
 		lost       bool
 		static     bool
+		suspended  bool
+		approved   string
 		want       plan
 	}{
 		"a new object is fetched at once": {
@@ -49,6 +62,32 @@ func TestPlanFetch(t *testing.T) {
 		},
 		"static keys are never fetched": {
 			status: &api.IssuerStatus{}, static: true, want: plan{},
+		},
+		"a suspended issuer is not fetched, whatever is asked for": {
+			status: &api.IssuerStatus{}, request: "a", suspended: true, want: plan{},
+		},
+		"a missing key is looked for again, unconditionally, 30 s later": {
+			status: missing(ago(30*time.Second), ahead(7*time.Minute)), want: plan{fetch: true, why: "missing"},
+		},
+		"and not before": {
+			status: missing(ago(29*time.Second), ahead(7*time.Minute)), want: plan{next: ahead(time.Second)},
+		},
+		"while the issuer fails, along the backoff": {
+			status: missing(ago(time.Minute), ahead(7*time.Minute)),
+			last:   &attemptMemory{started: ago(10 * time.Second), generation: 1, failures: 2, next: ahead(5 * time.Second)},
+			want:   plan{next: ahead(5 * time.Second)},
+		},
+		"a retiring key has had its second look": {
+			status: retiring, want: plan{next: ahead(7 * time.Minute)},
+		},
+		"THREATS 38: a key that is missing since the future is looked for now": {
+			status: missing(ahead(time.Hour), ahead(7*time.Minute)), want: plan{fetch: true, why: "missing"},
+		},
+		"an approval is acted on at once, unconditionally, after a restart too": {
+			status: waiting, approved: "sha256:2", want: plan{fetch: true, why: "approved"},
+		},
+		"an approval of another set is not": {
+			status: waiting, approved: "sha256:1", want: plan{next: ahead(7 * time.Minute)},
 		},
 		"fresh keys wait for their refresh point": {
 			status: known(ago(time.Minute), ahead(7*time.Minute)), want: plan{next: ahead(7 * time.Minute)},
@@ -129,10 +168,11 @@ func TestPlanFetch(t *testing.T) {
 			if tc.static {
 				spec = &api.IssuerSpec{JWKS: `{"keys":[]}`}
 			}
+			spec.Suspend = &tc.suspended
 			generation := max(tc.generation, 1)
 			got := planFetch(planInput{
 				now: noon, generation: generation, spec: spec, status: tc.status,
-				request: tc.request, last: tc.last, lost: tc.lost,
+				request: tc.request, approved: tc.approved, last: tc.last, lost: tc.lost,
 			})
 			g.Expect(got).To(Equal(tc.want))
 		})

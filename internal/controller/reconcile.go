@@ -9,6 +9,8 @@
 //	   │
 //	fetch, admit    a new key set, or a reason why not                source.go
 //	   │
+//	rotate (pure)   which keys are trusted from now on                rotate.go
+//	   │
 //	publish         status.pendingDigest ─> ConfigMap ─> status.digest publish.go
 //	   │
 //	status (pure)   the next status, saved on the error path too      status.go
@@ -191,17 +193,26 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	}
 	out.attempt, out.nextRefresh = r.attempt(ctx, issuer, m, trusted)
 
-	want, success := trusted, m.success
+	success := m.success
 	if !issuer.IssuerSpec().Static() && staticKeys(issuer.IssuerStatus().Snapshot) {
 		success = r.Clock.Now() // inline keys that are to be fetched from now on
 	}
+	turn := rotation{now: r.Clock.Now(), spec: issuer.IssuerSpec(), recorded: issuer.IssuerStatus().Keys, trusted: trusted}
 	if a := out.attempt; a != nil && a.succeeded {
-		want, success = a.set, a.started
+		turn.answer, success = a, a.started
 	}
-	if want, out.withdrawn = withoutRevoked(want, issuer, out.attempt); want == nil && !out.withdrawn {
+	next := rotate(turn)
+	out.missing = next.missing
+	var want *keyset.Set
+	if want, out.withdrawn = withoutRevoked(next.set, issuer, out.attempt); want == nil && !out.withdrawn {
 		return out, nil // nothing has ever been fetched
 	}
-	if err := r.publish(ctx, issuer, want, content, out, m); err != nil {
+	out.expired = turn.answer == nil && r.removesExpired(issuer)
+	published := want
+	if out.expired && issuer.GetNamespace() == "" {
+		published = nil // users read this one
+	}
+	if err := r.publish(ctx, issuer, published, content, out, m); err != nil {
 		out.published = failedPublication(r.authoritativeKey(issuer), err)
 		return out, unlessTooLarge(err)
 	}
@@ -213,9 +224,17 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	m.trusted, m.success = want, success
 	out.trusted, out.lastSuccess = want, success
 	if issuer.GetNamespace() == "" {
-		out.published = goodPublication(r.userKey(issuer))
+		out.published = publicationOf(out, r.userKey(issuer))
 	}
 	return out, nil
+}
+
+// removesExpired reports whether the trusted keys have expired and have to be
+// taken out of the ConfigMap that users read.
+func (r *Reconciler) removesExpired(issuer api.Issuer) bool {
+	s := issuer.IssuerStatus().Snapshot
+	return s != nil && issuer.IssuerSpec().RemovesExpired() &&
+		windowOf(issuer, s).State(r.Clock.Now()) == snapshot.Expired
 }
 
 // attempt makes the fetch that is due, if one is, and says when the next is.
@@ -236,8 +255,7 @@ func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, 
 	case !p.fetch:
 		return nil, p.next
 	default:
-		m.trusted = trusted
-		got = r.fetchKeys(ctx, issuer, p, m)
+		got = quarantine(r.fetchKeys(ctx, issuer, p, m), issuer)
 		countFetch(issuer, got.reason)
 		m.last = r.remember(issuer, m.last, got)
 		log.FromContext(ctx).V(1).Info("Fetched the keys", "why", p.why, "outcome", got.reason, "next", m.last.next)
@@ -253,10 +271,11 @@ func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, 
 	s := issuer.IssuerStatus()
 	return planFetch(planInput{
 		now: now, generation: issuer.GetGeneration(), spec: issuer.IssuerSpec(), status: s,
-		request: cut(issuer.GetAnnotations()[api.AnnotationRefresh]),
-		last:    m.last,
-		readmit: m.readmit,
-		lost:    trusted == nil && s.Snapshot != nil && s.Snapshot.Digest != "",
+		request:  cut(issuer.GetAnnotations()[api.AnnotationRefresh]),
+		approved: issuer.GetAnnotations()[api.AnnotationApprove],
+		last:     m.last,
+		readmit:  m.readmit,
+		lost:     trusted == nil && s.Snapshot != nil && s.Snapshot.Digest != "",
 	})
 }
 
@@ -265,7 +284,7 @@ func (r *Reconciler) remember(issuer api.Issuer, last *attemptMemory, got source
 	now := r.Clock.Now()
 	next := &attemptMemory{started: got.started, generation: got.generation}
 	switch {
-	case got.succeeded:
+	case got.succeeded || got.candidate != nil: // a quarantined set is not the server's failure
 		next.next = now.Add(refreshDelay(issuer.IssuerSpec().CacheTTLOrDefault(), got.lifetime, got.hasLifetime, r.random()))
 		return next
 	case last != nil:
@@ -288,13 +307,16 @@ func (r *Reconciler) random() float64 {
 }
 
 // wake is when to look at the issuer again: for the next fetch, when its snapshot
-// becomes stale or expires, and soon where a foreign ConfigMap stands in the way,
+// becomes stale or expires, when a missing key is let go, and soon where a foreign ConfigMap stands in the way,
 // because nobody tells when it is gone.
 func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
 	now := r.Clock.Now()
 	times := []time.Time{out.nextRefresh}
-	if out.published != nil && !out.published.succeeded {
+	if out.published != nil && out.published.blocked {
 		times = append(times, now.Add(maxErrorDelay))
+	}
+	for _, k := range issuer.IssuerStatus().Keys {
+		times = append(times, endOfTrust(k, issuer.IssuerSpec()))
 	}
 	if s := issuer.IssuerStatus().Snapshot; s != nil {
 		w := windowOf(issuer, s)
@@ -307,6 +329,19 @@ func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
 		}
 	}
 	return delay
+}
+
+// endOfTrust is when a key that is missing is let go, or retires, without any
+// other event; zero for others.
+func endOfTrust(k api.KeyStatus, spec *api.IssuerSpec) time.Time {
+	switch {
+	case k.MissingSince == nil:
+	case k.State == api.KeyActive:
+		return k.MissingSince.Add(confirmWithin)
+	case k.State == api.KeyRetiring:
+		return k.MissingSince.Add(spec.RetirementGraceOrDefault())
+	}
+	return time.Time{}
 }
 
 // applyClear forgets the compromised keys that the annotation names, once for

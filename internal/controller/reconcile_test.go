@@ -116,6 +116,7 @@ var _ = Describe("A TrustedIssuer", func() {
 
 		s.issuer.Publish(key2())
 		s.after(8 * time.Minute)
+		s.after(30 * time.Second)
 		Expect(s.kids()).To(Equal([]string{"k2"}))
 		Expect(s.status().Rotation.Removed).To(Equal([]string{"k1"}))
 		Expect(s.status().Keys[0].FirstSeenTime.Time).To(BeTemporally("==", noon.Add(8*time.Minute)), "the time a key was first seen stays")

@@ -47,12 +47,12 @@ type sourced struct {
 	validators  validators
 }
 
-// fetchKeys asks the issuer's server for its keys. trusted is the set that a
-// "not modified" confirms.
+// fetchKeys asks the issuer's server for its keys.
 func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, m *memory) sourced {
 	spec := issuer.IssuerSpec()
 	out := sourced{attempt: attempt{
-		started: r.Clock.Now(), generation: issuer.GetGeneration(), request: p.request, requestedAt: p.requestedAt, uri: issuer.IssuerStatus().JWKSURI,
+		started: r.Clock.Now(), generation: issuer.GetGeneration(), uri: issuer.IssuerStatus().JWKSURI,
+		request: p.request, requestedAt: p.requestedAt, afresh: !p.revalidate,
 	}}
 	roots, err := r.caBundle(ctx, issuer)
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, m
 		return out.failed(err)
 	}
 	out.uri = req.URL
-	if v := m.validators; p.revalidate && m.trusted != nil && v.generation == out.generation && v.uri == req.URL {
+	if v := m.validators; p.revalidate && v.set != nil && v.generation == out.generation && v.uri == req.URL {
 		req.ETag, req.LastModified = v.etag, v.lastModified
 	}
 	doc, err := r.Fetcher.Fetch(ctx, req)
@@ -82,14 +82,15 @@ func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, m
 	if doc.NotModified {
 		out.validators = m.validators
 		before := findCondition(issuer.IssuerStatus(), api.ConditionFetched)
-		message := admitted(keyset.Parsed{Set: m.trusted})
+		message := admitted(keyset.Parsed{Set: m.validators.set})
 		if before != nil && before.Reason == api.ReasonSucceeded {
 			message = before.Message // the same document, so the same keys were skipped
 		}
-		return out.succeed(m.trusted, message)
+		return out.succeed(m.validators.set, message)
 	}
-	out.validators = validators{etag: doc.ETag, lastModified: doc.LastModified, generation: out.generation, uri: req.URL}
-	return out.parsed(doc.Body, issuer)
+	out = out.parsed(doc.Body, issuer)
+	out.validators = validators{etag: doc.ETag, lastModified: doc.LastModified, generation: out.generation, uri: req.URL, set: out.set}
+	return out
 }
 
 // jwksURI is where the keys are: where spec says, or where the issuer's metadata

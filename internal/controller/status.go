@@ -21,6 +21,9 @@ import (
 const (
 	// maxCompromised bounds status.compromisedKeys. Entries are never evicted.
 	maxCompromised = 100
+	// maxHistory bounds status.rotation.history, and maxRevoked the revoked keys
+	// that status.keys lists.
+	maxHistory, maxRevoked = 50, 100
 	// recordAfter is the part of cacheTTL after which a success that changed
 	// nothing but its own time is written down.
 	recordAfter = 0.7
@@ -46,6 +49,11 @@ type attempt struct {
 	needsChange bool
 	// set is what the issuer published; nil unless succeeded.
 	set *keyset.Set
+	// afresh: no cache on the way was asked whether the document had changed.
+	afresh bool
+	// candidate is a set that is quarantined, and suspended the reason.
+	candidate *keyset.Set
+	suspended string
 	// skipped is how many keys of the document were not admitted.
 	skipped int
 	// compromised are keys found with their private part.
@@ -56,6 +64,8 @@ type attempt struct {
 type publication struct {
 	reason, message string
 	succeeded       bool
+	// blocked: something that nobody tells the end of stands in the way.
+	blocked bool
 }
 
 // outcome is all that a reconciliation found out.
@@ -65,11 +75,17 @@ type outcome struct {
 	// trusted is the key set that the authoritative ConfigMap holds now; nil
 	// when there is none.
 	trusted *keyset.Set
+	// missing are those of its keys that the issuer no longer publishes.
+	missing map[keyset.Ref]missing
 	// lastSuccess is when the issuer last confirmed the trusted set; zero where
 	// only status knows.
 	lastSuccess time.Time
-	// withdrawn: nothing is trusted any more, because every key is compromised.
+	// withdrawn: nothing is trusted any more, because every key is compromised
+	// or revoked.
 	withdrawn bool
+	// expired: the keys were taken out of the ConfigMap that users read, because
+	// they have expired.
+	expired bool
 	// published is nil when nothing was tried.
 	published *publication
 	// configMapName is the ConfigMap that users read.
@@ -81,10 +97,10 @@ type outcome struct {
 	conflict string
 }
 
-// confirmed reports whether the issuer's newest answer is what is trusted now.
+// confirmed reports whether the issuer's newest answer is what the trust rests on
+// now.
 func (out outcome) confirmed() bool {
-	return out.attempt != nil && out.attempt.succeeded && out.trusted != nil &&
-		out.trusted.Digest() == out.attempt.set.Digest()
+	return out.attempt != nil && out.attempt.succeeded && out.trusted != nil
 }
 
 // nextStatus is the status after the outcome. It does not change issuer.
@@ -150,18 +166,15 @@ func recordTrusted(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	}
 	s := next.Snapshot
 	s.ConfigMapName = out.configMapName
+	recordKeys(next, issuer, out, now)
 	if out.withdrawn {
-		s.Digest, s.PendingDigest, s.Keys, next.Keys = "", "", 0, nil
+		s.Digest, s.PendingDigest, s.Keys = "", "", 0
+	}
+	if out.trusted != nil {
+		s.Digest, s.PendingDigest = out.trusted.Digest(), ""
+		s.Keys = int32(out.trusted.Len()) //nolint:gosec // at most maxTrusted
 	}
 	confirmed := out.confirmed()
-	if out.trusted != nil {
-		if s.Digest != out.trusted.Digest() {
-			recordRotation(next, out.trusted, now)
-		}
-		s.Digest, s.PendingDigest = out.trusted.Digest(), ""
-		s.Keys = int32(out.trusted.Len()) //nolint:gosec // at most keyset.MaxKeys
-		next.Keys = keyStatuses(next.Keys, out.trusted, confirmed, now)
-	}
 	if confirmed {
 		s.ObservedGeneration = out.attempt.generation
 	}
@@ -176,47 +189,137 @@ func recordTrusted(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	s.FreshUntil, s.ExpiresAt = timeOrNil(w.FreshUntil()), timeOrNil(w.ExpiresAt())
 }
 
-// recordRotation notes how the trusted set is about to change. The first set
-// of an issuer is not a rotation.
-func recordRotation(next *api.IssuerStatus, set *keyset.Set, now time.Time) {
-	old := keyRefs(next.Keys)
-	change := keyset.Diff(old, set.Refs())
+// recordKeys lists the keys: the trusted ones, then those that are not.
+func recordKeys(next *api.IssuerStatus, issuer api.Issuer, out outcome, now time.Time) {
+	old := next.Keys
+	trusted := slices.DeleteFunc(slices.Clone(old), func(k api.KeyStatus) bool { return !trustedState(k.State) })
+	if out.trusted != nil || out.withdrawn {
+		recordRotation(next, trusted, out.trusted, now)
+		trusted = listTrusted(old, out, now)
+	}
+	next.Keys = slices.Concat(trusted, listQuarantined(next, old, out.attempt, now), listRevoked(issuer.IssuerSpec(), old, trusted))
+}
+
+// recordRotation notes how the trusted set changes. The first set of an issuer is
+// not a rotation. A nil set has no keys.
+func recordRotation(next *api.IssuerStatus, old []api.KeyStatus, set *keyset.Set, now time.Time) {
+	var refs []keyset.Ref
+	if set != nil {
+		refs = set.Refs()
+	}
+	change := keyset.Diff(keyRefs(old), refs)
 	if len(old) == 0 || change.Empty() {
 		return
 	}
-	r := next.Rotation
-	if r == nil {
-		r = &api.RotationStatus{}
-		next.Rotation = r
-	}
+	r := rotationOf(next)
 	r.Count++
 	r.LastRotationTime = ptrTo(metav1.NewTime(now))
 	r.Added, r.Removed, r.Replaced = names(change.Added), names(change.Removed), names(change.Replaced)
+	for _, k := range old {
+		if slices.Contains(refs, keyset.Ref{KeyID: k.KeyID, Thumbprint: k.Thumbprint}) {
+			continue
+		}
+		r.History = slices.Insert(r.History, 0, api.RemovedKey{
+			KeyID: k.KeyID, Thumbprint: k.Thumbprint, FirstSeenTime: k.FirstSeenTime, RemovedTime: metav1.NewTime(now),
+		})
+	}
+	r.History = r.History[:min(len(r.History), maxHistory)]
 }
 
-// keyStatuses lists the keys of set, with the times that are already known.
-func keyStatuses(old []api.KeyStatus, set *keyset.Set, confirmed bool, now time.Time) []api.KeyStatus {
-	known := make(map[string]api.KeyStatus, len(old))
-	for _, k := range old {
-		known[k.Thumbprint] = k
+// rotationOf is the status' part about rotation, made where there is none.
+func rotationOf(s *api.IssuerStatus) *api.RotationStatus {
+	if s.Rotation == nil {
+		s.Rotation = &api.RotationStatus{}
 	}
-	keys := make([]api.KeyStatus, 0, set.Len())
-	for _, k := range set.Keys() {
-		ks := api.KeyStatus{
-			KeyID: k.KeyID(), KeyType: k.KeyType(), Algorithm: string(k.Algorithm()),
-			Bits: int32(k.Bits()), Curve: k.Curve(), //nolint:gosec // at most 8192
-			Thumbprint: k.Thumbprint(), State: api.KeyActive,
-			FirstSeenTime: metav1.NewTime(now), LastSeenTime: metav1.NewTime(now),
-		}
-		if before, ok := known[ks.Thumbprint]; ok {
-			ks.FirstSeenTime = before.FirstSeenTime
-			if !confirmed {
-				ks.LastSeenTime = before.LastSeenTime
+	return s.Rotation
+}
+
+// listTrusted lists the keys of the trusted set, with the times that are already
+// known.
+func listTrusted(old []api.KeyStatus, out outcome, now time.Time) []api.KeyStatus {
+	if out.trusted == nil {
+		return nil
+	}
+	keys := make([]api.KeyStatus, 0, out.trusted.Len())
+	for _, k := range out.trusted.Keys() {
+		ks := keyStatus(old, k, api.KeyActive, now)
+		m, isMissing := out.missing[keyset.RefOf(k)]
+		switch {
+		case isMissing:
+			ks.MissingSince = ptrTo(metav1.NewTime(m.since))
+			if m.retiring {
+				ks.State = api.KeyRetiring
 			}
+		case out.confirmed():
+			ks.LastSeenTime = metav1.NewTime(now)
 		}
 		keys = append(keys, ks)
 	}
 	return keys
+}
+
+// listQuarantined lists the keys that wait for approval, and notes the digest of
+// their set. An answer that is taken over ends the wait; a failure changes
+// nothing.
+func listQuarantined(next *api.IssuerStatus, old []api.KeyStatus, a *attempt, now time.Time) []api.KeyStatus {
+	switch {
+	case a != nil && a.candidate != nil:
+		rotationOf(next).CandidateDigest = a.candidate.Digest()
+		trusted := map[string]bool{}
+		for _, k := range old {
+			trusted[k.Thumbprint] = trusted[k.Thumbprint] || trustedState(k.State)
+		}
+		var keys []api.KeyStatus
+		for _, k := range a.candidate.Keys() {
+			if !trusted[k.Thumbprint()] {
+				keys = append(keys, keyStatus(old, k, api.KeyQuarantined, now))
+			}
+		}
+		return keys
+	case a != nil && a.succeeded:
+		if r := next.Rotation; r != nil {
+			r.CandidateDigest = ""
+			if r.Count == 0 {
+				next.Rotation = nil // the API server takes an object that was emptied for null
+			}
+		}
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(old), func(k api.KeyStatus) bool { return k.State != api.KeyQuarantined })
+}
+
+// listRevoked lists the keys that were trusted until spec revoked them, for as
+// long as it does.
+func listRevoked(spec *api.IssuerSpec, old, trusted []api.KeyStatus) []api.KeyStatus {
+	var keys []api.KeyStatus
+	for _, k := range old {
+		still := slices.ContainsFunc(trusted, func(t api.KeyStatus) bool { return t.Thumbprint == k.Thumbprint })
+		named := slices.Contains(spec.RevokedKeys, k.Thumbprint) || k.KeyID != "" && slices.Contains(spec.RevokedKeys, k.KeyID)
+		if named && !still && k.State != api.KeyQuarantined && len(keys) < maxRevoked {
+			k.State, k.MissingSince = api.KeyRevoked, nil
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// keyStatus describes a key, with the times that are already known.
+func keyStatus(old []api.KeyStatus, k *keyset.Key, state api.KeyState, now time.Time) api.KeyStatus {
+	ks := api.KeyStatus{
+		KeyID: k.KeyID(), KeyType: k.KeyType(), Algorithm: string(k.Algorithm()),
+		Bits: int32(k.Bits()), Curve: k.Curve(), //nolint:gosec // at most 8192
+		Thumbprint: k.Thumbprint(), State: state,
+		FirstSeenTime: metav1.NewTime(now), LastSeenTime: metav1.NewTime(now),
+	}
+	for _, before := range old {
+		if before.Thumbprint == ks.Thumbprint && before.KeyID == ks.KeyID {
+			ks.FirstSeenTime, ks.LastSeenTime = before.FirstSeenTime, before.LastSeenTime
+		}
+	}
+	if state == api.KeyQuarantined {
+		ks.LastSeenTime = metav1.NewTime(now)
+	}
+	return ks
 }
 
 // setConditions derives every condition from the rest of the status. Those
@@ -236,6 +339,8 @@ func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 		state = snapshot.Pending
 	}
 	setFreshness(next, state, set)
+	setRetiring(next, issuer.IssuerSpec(), state, set)
+	setSuspended(next, out.attempt, set)
 	setStalled(next, out, set)
 	setReady(next, state, set)
 }
@@ -283,6 +388,42 @@ func setFreshness(next *api.IssuerStatus, state snapshot.State, set setCondition
 		set(api.ConditionExpired, metav1.ConditionTrue, api.ReasonExpired, fmt.Sprintf(
 			"%s; the keys expired at %s and the verifier fails closed. %s",
 			since, formatTime(next.Snapshot.ExpiresAt), lastFailure(next)))
+	}
+}
+
+// setRetiring names the keys that are trusted although the issuer no longer
+// publishes them.
+func setRetiring(next *api.IssuerStatus, spec *api.IssuerSpec, state snapshot.State, set setCondition) {
+	var retiring []string
+	var last time.Time
+	for _, k := range next.Keys {
+		if k.State == api.KeyRetiring {
+			retiring = append(retiring, k.KeyID)
+			last = later(last, endOfTrust(k, spec))
+		}
+	}
+	switch {
+	case state == snapshot.Pending:
+		set(api.ConditionKeysRetiring, metav1.ConditionUnknown, api.ReasonPending, "There is no snapshot yet.")
+	case len(retiring) > 0:
+		set(api.ConditionKeysRetiring, metav1.ConditionTrue, api.ReasonGracePeriod, fmt.Sprintf(
+			"The issuer no longer publishes %s; spec.rotation.retirementGrace keeps them trusted, the last until %s.",
+			list(retiring), last.UTC().Format(time.RFC3339)))
+	default:
+		set(api.ConditionKeysRetiring, metav1.ConditionFalse, api.ReasonNoneRetiring, "")
+	}
+}
+
+// setSuspended says whether a key set waits for approval. Only another answer of
+// the issuer changes that.
+func setSuspended(next *api.IssuerStatus, a *attempt, set setCondition) {
+	switch {
+	case a != nil && a.candidate != nil:
+		set(api.ConditionRotationSuspended, metav1.ConditionTrue, a.suspended, a.message)
+	case a != nil && a.succeeded:
+		set(api.ConditionRotationSuspended, metav1.ConditionFalse, api.ReasonNotSuspended, "")
+	case findCondition(next, api.ConditionRotationSuspended) == nil:
+		set(api.ConditionRotationSuspended, metav1.ConditionUnknown, api.ReasonPending, "The keys have not been fetched yet.")
 	}
 }
 

@@ -15,9 +15,17 @@ type Ref struct{ KeyID, Thumbprint string }
 func (s *Set) Refs() []Ref {
 	refs := make([]Ref, 0, len(s.keys))
 	for _, k := range s.keys {
-		refs = append(refs, Ref{k.KeyID(), k.Thumbprint()})
+		refs = append(refs, RefOf(k))
 	}
 	return refs
+}
+
+// RefOf names the key.
+func RefOf(k *Key) Ref { return Ref{k.KeyID(), k.Thumbprint()} }
+
+// Has reports whether the set has that key.
+func (s *Set) Has(r Ref) bool {
+	return slices.ContainsFunc(s.keys, func(k *Key) bool { return RefOf(k) == r })
 }
 
 // Change is the difference between two sets.

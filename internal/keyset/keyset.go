@@ -82,6 +82,16 @@ func (s *Set) Filter(keep func(*Key) bool) *Set {
 	return newSet(kept)
 }
 
+// With is the set with more keys. The caller sees to it that no two keys share a
+// kid, and that every one has a kid where there are several: Decode would refuse
+// another set.
+func (s *Set) With(more []*Key) *Set {
+	if len(more) == 0 {
+		return s
+	}
+	return newSet(slices.Concat(s.keys, more))
+}
+
 // Digest is that of a set's exact bytes.
 func Digest(jwksJSON []byte) string {
 	sum := sha256.Sum256(jwksJSON)

@@ -107,6 +107,9 @@ func TestSchema(t *testing.T) {
 			"cacheTTL too long":              {spec: spec("cacheTTL: 25h"), message: "cacheTTL must be a duration from 2m to 24h"},
 			"cacheTTL that is no duration":   {spec: spec("cacheTTL: soon"), message: "cacheTTL must be a duration from 2m to 24h"},
 			"staleTTL too long":              {spec: spec("staleTTL: 169h"), message: "staleTTL must be a duration from 0s to 168h"},
+			"rotation policy":                {spec: spec("rotation: {policy: Trust}"), message: "RequireOverlap"},
+			"retirementGrace too long":       {spec: spec("rotation: {retirementGrace: 169h}"), message: "retirementGrace must be a duration from 0s to 168h"},
+			"expiredPolicy":                  {spec: spec("snapshot: {expiredPolicy: Delete}"), message: "Remove"},
 			"staleTTL negative":              {spec: spec("staleTTL: -1s"), message: "staleTTL must be a duration from 0s to 168h"},
 			"a symmetric algorithm":          {spec: spec("allowedAlgorithms: [HS256]"), message: "Unsupported value"},
 			"algorithm none":                 {spec: spec("allowedAlgorithms: [none]"), message: "Unsupported value"},
@@ -148,10 +151,11 @@ func TestSchema(t *testing.T) {
 
 	t.Run("fills in the defaults, the status for kstatus included", func(t *testing.T) {
 		g := NewWithT(t)
-		u := object(api.TrustedIssuerKind, "defaults", spec())
+		u := object(api.TrustedIssuerKind, "defaults", spec("rotation: {}", "snapshot: {}"))
 		g.Expect(c.Create(ctx, u)).To(Succeed())
 		for path, want := range map[string]any{
 			"spec.cacheTTL": "10m", "spec.staleTTL": "24h", "spec.maxRedirects": int64(0),
+			"spec.rotation.policy": "Automatic", "spec.rotation.retirementGrace": "0s", "spec.snapshot.expiredPolicy": "Keep", "spec.suspend": false,
 			"spec.keyUses": []any{"sig"}, "status.observedGeneration": int64(-1),
 		} {
 			got, _, err := unstructured.NestedFieldNoCopy(u.Object, strings.Split(path, ".")...)

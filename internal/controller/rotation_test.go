@@ -1,0 +1,412 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+)
+
+// step is one turn in the life of an issuer's keys. What is nil is not done, and
+// not looked at.
+type step struct {
+	// do changes the world; then the time passes; then the controller looks.
+	do    func(*scene)
+	after time.Duration
+	// trusts are the kids of the published snapshot.
+	trusts []string
+	// missing and retiring are kids that are trusted although they are not
+	// published any more.
+	missing, retiring []string
+	// tells are the beginnings of events, which must all have been sent since the
+	// step before; silent means that none was.
+	tells  []string
+	silent bool
+	// then looks at more.
+	then func(*scene)
+}
+
+func publishes(keys ...func() *testissuer.Key) func(*scene) {
+	return func(s *scene) {
+		all := make([]*testissuer.Key, 0, len(keys))
+		for _, k := range keys {
+			all = append(all, k())
+		}
+		s.issuer.Publish(all...)
+	}
+}
+
+func (s *scene) run(steps ...step) {
+	GinkgoHelper()
+	for n, st := range steps {
+		name := fmt.Sprintf("step %d", n+1)
+		if st.do != nil {
+			st.do(s)
+		}
+		s.after(st.after)
+		if st.trusts != nil {
+			Expect(s.kids()).To(Equal(st.trusts), name)
+		}
+		if st.missing != nil {
+			Expect(s.keysWhere(func(k api.KeyStatus) bool { return k.State == api.KeyActive && k.MissingSince != nil })).To(Equal(st.missing), name)
+		}
+		if st.retiring != nil {
+			Expect(s.keysWhere(func(k api.KeyStatus) bool { return k.State == api.KeyRetiring })).To(Equal(st.retiring), name)
+		}
+		sent := s.events()
+		for _, e := range st.tells {
+			Expect(sent).To(ContainElement(HavePrefix(e)), name)
+		}
+		if st.silent {
+			Expect(sent).To(BeEmpty(), name)
+		}
+		if st.then != nil {
+			st.then(s)
+		}
+	}
+}
+
+func (s *scene) keysWhere(want func(api.KeyStatus) bool) []string {
+	GinkgoHelper()
+	kids := []string{}
+	for _, k := range s.status().Keys {
+		if want(k) {
+			kids = append(kids, k.KeyID)
+		}
+	}
+	return kids
+}
+
+func (s *scene) inState(state api.KeyState) []string {
+	GinkgoHelper()
+	return s.keysWhere(func(k api.KeyStatus) bool { return k.State == state })
+}
+
+var none = []string{}
+
+func withGrace(d time.Duration) func(*api.IssuerSpec) {
+	return func(spec *api.IssuerSpec) {
+		spec.Rotation = &api.RotationSpec{RetirementGrace: &metav1.Duration{Duration: d}}
+	}
+}
+
+func withPolicy(p api.RotationPolicy) func(*api.IssuerSpec) {
+	return func(spec *api.IssuerSpec) { spec.Rotation = &api.RotationSpec{Policy: p} }
+}
+
+var _ = Describe("The keys of an issuer", func() {
+	DescribeTable("live and go",
+		func(ctx context.Context, edit func(*api.IssuerSpec), steps ...step) {
+			s := newScene(ctx)
+			s.issuer.Publish(key1(), key2())
+			if edit == nil {
+				edit = func(*api.IssuerSpec) {}
+			}
+			s.create(edit)
+			s.reconcile()
+			s.events()
+			s.run(steps...)
+		},
+		Entry("a removed key is gone once a second look, 30 s later, confirms it", nil,
+			step{do: publishes(key1), after: 8 * time.Minute, trusts: []string{"k1", "k2"}, missing: []string{"k2"}, silent: true},
+			step{after: 29 * time.Second, trusts: []string{"k1", "k2"}, then: func(s *scene) { Expect(s.issuer.Requests()).To(Equal(2)) }},
+			step{after: time.Second, trusts: []string{"k1"}, missing: none, tells: []string{"Normal KeysRotated"}, then: func(s *scene) {
+				Expect(s.issuer.Requests()).To(Equal(3))
+				Expect(s.status().Rotation.Removed).To(Equal([]string{"k2"}))
+			}},
+		),
+		Entry("a cache that lags costs no key", nil,
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{do: publishes(key1, key2), after: 30 * time.Second, trusts: []string{"k1", "k2"}, missing: none, silent: true},
+		),
+		Entry("the second look is remembered by status: a restart does not put it off", nil,
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{do: (*scene).restart, after: 30 * time.Second, trusts: []string{"k1"}},
+		),
+		Entry("a refresh that somebody asks for in between confirms nothing", nil,
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{do: func(s *scene) { s.annotate(api.AnnotationRefresh, "x") }, after: 10 * time.Second, trusts: []string{"k1", "k2"}},
+			step{after: 20 * time.Second, trusts: []string{"k1"}},
+		),
+		Entry("without a second look a missing key goes after ten minutes, however the issuer fails", nil,
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{do: func(s *scene) { s.issuer.Stop() }, after: 9*time.Minute + 59*time.Second, trusts: []string{"k1", "k2"}},
+			step{after: time.Second, trusts: []string{"k1"}, tells: []string{"Normal KeysRotated"}},
+		),
+		Entry("a new key is trusted at once, beside one that has to be looked for again", nil,
+			step{do: publishes(key1, key3), after: 8 * time.Minute, trusts: []string{"k1", "k2", "k3"}, missing: []string{"k2"}},
+			step{after: 30 * time.Second, trusts: []string{"k1", "k3"}},
+		),
+		Entry("a set that was replaced as a whole is called out", nil,
+			step{do: publishes(key3), after: 8 * time.Minute, trusts: []string{"k1", "k2", "k3"}, tells: []string{"Warning KeySetReplaced", "Normal KeysRotated"}},
+			step{after: 30 * time.Second, trusts: []string{"k3"}, tells: []string{"Normal KeysRotated"}, then: func(s *scene) {
+				Expect(s.status().Rotation.History).To(HaveLen(2))
+				Expect(s.status().Rotation.History[0].RemovedTime.Time).To(BeTemporally("==", s.clock.Now()))
+			}},
+		),
+		Entry("a grace period keeps a retired key, counted from when it was first missing", withGrace(time.Hour),
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}, retiring: none},
+			step{after: 30 * time.Second, trusts: []string{"k1", "k2"}, missing: none, retiring: []string{"k2"}, then: func(s *scene) {
+				Expect(s.status()).To(condition(api.ConditionKeysRetiring, metav1.ConditionTrue, api.ReasonGracePeriod))
+			}},
+			step{do: (*scene).restart, after: 59*time.Minute + 29*time.Second, trusts: []string{"k1", "k2"}},
+			step{after: time.Second, trusts: []string{"k1"}, retiring: none, then: func(s *scene) {
+				Expect(s.status()).To(condition(api.ConditionKeysRetiring, metav1.ConditionFalse, api.ReasonNoneRetiring))
+			}},
+		),
+		Entry("a retired key ends with its grace period even while the issuer is down", withGrace(20*time.Minute),
+			step{do: publishes(key1), after: 8 * time.Minute},
+			step{after: 30 * time.Second, retiring: []string{"k2"}},
+			step{do: func(s *scene) { s.issuer.Stop() }, after: 19 * time.Minute, trusts: []string{"k1", "k2"}},
+			step{after: time.Minute, trusts: []string{"k1"}},
+		),
+		Entry("a retired key that is published again is active again", withGrace(time.Hour),
+			step{do: publishes(key1), after: 8 * time.Minute},
+			step{after: 30 * time.Second, retiring: []string{"k2"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, retiring: none, missing: none, then: func(s *scene) {
+				Expect(s.inState(api.KeyActive)).To(Equal([]string{"k1", "k2"}))
+			}},
+		),
+		Entry("THREATS 27: a kid with another key acts at once, without second look and grace", withGrace(time.Hour),
+			step{
+				do:    func(s *scene) { s.issuer.Publish(key1(), testissuer.NewKey("k2", "ES384")) },
+				after: 8 * time.Minute, trusts: []string{"k1", "k2"}, missing: none, retiring: none, tells: []string{"Warning KeyReplaced"},
+				then: func(s *scene) {
+					Expect(s.status().Keys[1].Curve).To(Equal("P-384"))
+					Expect(s.status().Rotation.History[0].KeyID).To(Equal("k2"))
+				},
+			},
+		),
+		Entry("a revoked key has neither second look nor grace, and is listed as what it is", withGrace(time.Hour),
+			step{do: func(s *scene) { s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{"k2"} }) }, after: time.Minute,
+				trusts: []string{"k1"}, then: func(s *scene) {
+					Expect(s.inState(api.KeyRevoked)).To(Equal([]string{"k2"}))
+					Expect(s.status().Snapshot.Keys).To(Equal(int32(1)))
+				}},
+			step{do: func(s *scene) { s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = nil }) }, after: time.Minute,
+				trusts: []string{"k1", "k2"}, then: func(s *scene) { Expect(s.inState(api.KeyRevoked)).To(BeEmpty()) }},
+		),
+		Entry("THREATS 38: a clock that is set back does not keep a missing key", nil,
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{after: -time.Hour, trusts: []string{"k1", "k2"}},
+			step{after: 30 * time.Second, trusts: []string{"k1"}},
+		),
+		Entry("inline keys are replaced at once", nil,
+			step{do: func(s *scene) {
+				s.edit(func(ti *api.TrustedIssuer) {
+					ti.Spec.JWKSURI, ti.Spec.CABundle, ti.Spec.JWKS = "", "", fmt.Sprintf(`{"keys":[%s]}`, jsonOf(key3().JWK()))
+				})
+			}, after: time.Minute, trusts: []string{"k3"}},
+		),
+		Entry("narrower algorithms act at once", nil,
+			step{do: func(s *scene) {
+				s.edit(func(ti *api.TrustedIssuer) { ti.Spec.AllowedAlgorithms = []api.Algorithm{"RS256"} })
+			}, after: time.Minute, trusts: []string{"k1"}},
+		),
+	)
+
+	It("are looked at a second time, but a set that flaps makes no hot loop", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Header("Cache-Control", "max-age=0")
+		s.create()
+		s.reconcile()
+		s.writes.take()
+		before := s.issuer.Requests()
+		for n := range 12 * 60 { // an hour, looked at every five seconds
+			if keys := []func() *testissuer.Key{key1, key2}; n%2 == 0 {
+				publishes(keys...)(s)
+			} else {
+				publishes(keys[n%3%2])(s)
+			}
+			s.after(5 * time.Second)
+		}
+		Expect(s.issuer.Requests()-before).To(BeNumerically("<=", 2*60), "at most one second look to each scheduled one")
+		Expect(len(s.writes.take())).To(BeNumerically("<=", 5*60))
+	})
+
+	It("are bounded, whatever the issuer publishes", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create(withGrace(24 * time.Hour))
+		s.reconcile()
+		for round := range 4 {
+			var keys []*testissuer.Key
+			for n := range 80 {
+				keys = append(keys, testissuer.NewKey(fmt.Sprintf("r%d-%02d", round, n), "EdDSA"))
+			}
+			s.issuer.Publish(keys...)
+			s.after(8 * time.Minute)
+			s.after(30 * time.Second)
+		}
+		Expect(s.kids()).To(HaveLen(maxTrusted))
+		Expect(s.kids()).To(ContainElements("r3-00", "r3-79", "r2-00", "r2-79"), "the newest")
+		Expect(s.status().Rotation.History).To(HaveLen(maxHistory))
+	})
+})
+
+var _ = Describe("A key set that has to be approved", func() {
+	approve := func(s *scene) { s.annotate(api.AnnotationApprove, s.status().Rotation.CandidateDigest) }
+	suspended := func(reason string) func(*scene) {
+		return func(s *scene) {
+			GinkgoHelper()
+			Expect(s.status()).To(condition(api.ConditionRotationSuspended, metav1.ConditionTrue, reason))
+			Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonQuarantined))
+		}
+	}
+
+	DescribeTable("waits",
+		func(ctx context.Context, policy api.RotationPolicy, steps ...step) {
+			s := newScene(ctx)
+			s.create(withPolicy(policy))
+			s.run(steps...)
+		},
+		Entry("RequireOverlap: not while a key is known", api.RotationRequireOverlap,
+			step{trusts: []string{"k1"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, trusts: []string{"k1", "k2"}},
+			step{do: publishes(key2, key3), after: 8 * time.Minute, trusts: []string{"k1", "k2", "k3"}},
+			step{after: 30 * time.Second, trusts: []string{"k2", "k3"}},
+		),
+		Entry("RequireOverlap: when no key is known; the last good keys go on, and grow stale", api.RotationRequireOverlap,
+			step{trusts: []string{"k1"}},
+			step{do: publishes(key2, key3), after: 8 * time.Minute, trusts: []string{"k1"}, tells: []string{"Warning NoOverlap"}, then: func(s *scene) {
+				suspended(api.ReasonNoOverlap)(s)
+				Expect(s.inState(api.KeyQuarantined)).To(Equal([]string{"k2", "k3"}))
+				status := s.status()
+				Expect(findCondition(&status, api.ConditionRotationSuspended).Message).To(ContainSubstring(
+					"kubectl annotate -n " + s.key.Namespace + " --overwrite trustedissuers auth jwks-trust.dev/approve=" + status.Rotation.CandidateDigest))
+			}},
+			step{after: 8 * time.Minute, trusts: []string{"k1"}, then: func(s *scene) {
+				Expect(s.status()).To(condition(api.ConditionStale, metav1.ConditionTrue, api.ReasonServingStale))
+				Expect(s.status().Snapshot.LastSuccessTime.Time).To(BeTemporally("==", noon), "a quarantined fetch is no success")
+			}},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1", "k2", "k3"}, then: func(s *scene) {
+				Expect(s.status()).To(condition(api.ConditionRotationSuspended, metav1.ConditionFalse, api.ReasonNotSuspended))
+				Expect(s.status()).To(isReady(api.ReasonFresh))
+				Expect(s.status().Rotation.CandidateDigest).To(BeEmpty())
+				Expect(s.inState(api.KeyQuarantined)).To(BeEmpty())
+			}},
+			step{after: 30 * time.Second, trusts: []string{"k2", "k3"}},
+		),
+		Entry("RequireApproval: the first set too; nothing is published before", api.RotationRequireApproval,
+			step{tells: []string{"Warning ApprovalRequired"}, then: func(s *scene) {
+				suspended(api.ReasonApprovalRequired)(s)
+				Expect(s.status()).To(isNotReady(api.ReasonQuarantined))
+				Expect(s.status().Snapshot.Digest).To(BeEmpty())
+			}},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1"}, then: func(s *scene) { Expect(s.status()).To(isReady(api.ReasonFresh)) }},
+		),
+		Entry("RequireApproval: with any new key; a hijacker who keeps the old ones gets nothing", api.RotationRequireApproval,
+			step{},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, trusts: []string{"k1"}, tells: []string{"Warning ApprovalRequired"}},
+			step{do: publishes(key1, key2, key3), after: 8 * time.Minute, trusts: []string{"k1"}, tells: []string{"Warning ApprovalRequired"}},
+			step{after: 8 * time.Minute, silent: true}, // the same set is not told of again
+			step{do: publishes(key1), after: 8 * time.Minute, trusts: []string{"k1"}, then: func(s *scene) {
+				Expect(s.status()).To(isReady(api.ReasonFresh))
+				Expect(s.status().Rotation).To(BeNil(), "the issuer took it back")
+			}},
+		),
+		Entry("RequireApproval: an approval is for one set alone", api.RotationRequireApproval,
+			step{},
+			step{do: func(s *scene) {
+				approve(s)
+				publishes(key1, key2)(s) // quicker than the approval
+			}, after: 10 * time.Second, then: func(s *scene) {
+				suspended(api.ReasonApprovalRequired)(s)
+				Expect(s.status().Snapshot.Digest).To(BeEmpty())
+			}},
+		),
+		Entry("RequireApproval: a removal needs none", api.RotationRequireApproval,
+			step{do: publishes(key1, key2)},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1", "k2"}},
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{after: 30 * time.Second, trusts: []string{"k1"}},
+		),
+		Entry("RequireApproval: across a restart and the loss of the ConfigMaps", api.RotationRequireApproval,
+			step{},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1"}},
+			step{do: func(s *scene) {
+				publishes(key1, key2)(s)
+				s.restart()
+				Expect(server.Delete(s.ctx, configMap(s.ctx, s.copyKey()))).To(Succeed())
+				Expect(server.Delete(s.ctx, configMap(s.ctx, s.authoritativeKey()))).To(Succeed())
+			}, after: 10 * time.Second, then: suspended(api.ReasonApprovalRequired)},
+			step{do: publishes(key1), after: 8 * time.Minute, trusts: []string{"k1"}},
+		),
+	)
+
+	It("is taken over when the policy no longer minds", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create(withPolicy(api.RotationRequireApproval))
+		s.reconcile()
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.Rotation.Policy = api.RotationAutomatic })
+		s.after(10 * time.Second)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status()).To(condition(api.ConditionRotationSuspended, metav1.ConditionFalse, api.ReasonNotSuspended))
+	})
+
+	It("sends no validators of a set that was not taken over (RULING 1)", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create(withPolicy(api.RotationRequireOverlap))
+		s.reconcile()
+		publishes(key2)(s)
+		s.after(8 * time.Minute)
+		s.after(8 * time.Minute)
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonQuarantined), "a 304 would have been taken for a success")
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+	})
+})
+
+var _ = Describe("A suspended issuer", func() {
+	It("is left in peace; its keys grow old, and it comes back at once", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.Suspend = ptrTo(true) })
+		s.annotate(api.AnnotationRefresh, "now")
+		s.after(11 * time.Minute)
+		Expect(s.issuer.Requests()).To(Equal(1))
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status()).To(condition(api.ConditionStale, metav1.ConditionTrue, api.ReasonServingStale))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.Suspend = nil })
+		s.after(time.Second)
+		Expect(s.issuer.Requests()).To(Equal(2))
+		Expect(s.status()).To(isReady(api.ReasonFresh))
+	})
+})
+
+var _ = Describe("Expired keys", func() {
+	It("are taken out of the users' ConfigMap where spec says so, and come back", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create(func(spec *api.IssuerSpec) {
+			spec.StaleTTL = &metav1.Duration{}
+			spec.Snapshot = &api.SnapshotSpec{ExpiredPolicy: api.ExpiredRemove}
+		})
+		s.reconcile()
+		s.issuer.Stop()
+		s.after(9 * time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		result := s.after(time.Minute)
+		Expect(configMap(s.ctx, s.copyKey()).Data).To(BeEmpty(), "never an empty key set: proxies refuse it")
+		Expect(configMap(s.ctx, s.authoritativeKey()).Data).NotTo(BeEmpty(), "the last good keys are not lost")
+		Expect(s.status()).To(And(
+			isNotReady(api.ReasonExpiredKeysRemoved),
+			condition(api.ConditionExpired, metav1.ConditionTrue, api.ReasonExpired),
+		))
+		Expect(result.RequeueAfter).To(BeNumerically(">", 0))
+		s.writes.take()
+		s.restart()
+		s.after(time.Second)
+		Expect(configMap(s.ctx, s.copyKey()).Data).To(BeEmpty())
+
+		Expect(s.issuer.Restart()).To(Succeed())
+		s.after(10 * time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status()).To(isReady(api.ReasonFresh))
+	})
+})

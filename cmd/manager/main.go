@@ -114,8 +114,11 @@ func run(ctx context.Context, o *options, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
+	queue := controller.NewQueue()
+	shared := fetch.Share(fetcher, nil, queue.Changed)
+	defer shared.Close()
 	if err := controller.Setup(ctx, mgr, controller.Options{
-		Fetcher: fetcher, OperatorNamespace: o.operatorNamespace, Copies: copies,
+		Fetcher: shared, Queue: queue, OperatorNamespace: o.operatorNamespace, Copies: copies,
 	}); err != nil {
 		return err
 	}

@@ -19,6 +19,12 @@ import (
 type memory struct {
 	// last is the newest attempt; nil when this process made none.
 	last *attemptMemory
+	// running is the fetch that is under way; nil when none is.
+	running *running
+	// again: something asked for a look while a fetch was under way.
+	again bool
+	// document is what the keys were last read from.
+	document documentID
 	// unsaved is an attempt whose outcome has not reached status yet, because a
 	// write failed. It is carried on, so that no fetch has to be repeated.
 	unsaved *attempt
@@ -26,8 +32,6 @@ type memory struct {
 	// it, more finely than status says.
 	trusted *keyset.Set
 	success time.Time
-	// validators are those of the newest document that was taken over.
-	validators validators
 	// discovered is where the issuer's metadata say that the keys are, and gone
 	// that they turned out not to be there.
 	discovered discovered
@@ -44,13 +48,22 @@ type memory struct {
 	saved, told *api.IssuerStatus
 }
 
-// validators are what a conditional request needs (RFC 9110 section 8.8). They
-// speak of one document under one generation of the spec, and of the set that
-// it holds.
-type validators struct {
-	etag, lastModified, uri string
-	generation              int64
-	set                     *keyset.Set
+// running is a fetch under way. Its outcome is there once done is closed.
+type running struct {
+	done chan struct{}
+	got  sourced
+	// missed: the issuer was looked at meanwhile, and has to be looked at again.
+	missed bool
+}
+
+// ended reports whether the fetch is over.
+func (f *running) ended() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // discovered is the outcome of discovery under one generation of the spec.
@@ -58,16 +71,6 @@ type discovered struct {
 	uri        string
 	at         time.Time
 	generation int64
-}
-
-// moved forgets a discovered place where nothing was found. It reports false
-// where the place was not discovered.
-func (m *memory) moved(spec *api.IssuerSpec) bool {
-	if spec.JWKSURI != "" {
-		return false
-	}
-	m.discovered, m.gone = discovered{}, true
-	return true
 }
 
 // memories are those of all issuers, by UID: an object that is deleted and made

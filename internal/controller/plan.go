@@ -11,6 +11,8 @@
 //	approved     somebody has approved of the quarantined set
 //	missing      a trusted key was missing from the last answer: a second look,
 //	             confirmAfter later, shall tell
+//	news         another issuer object has got another document from the same
+//	             source
 //	unknown key  the verifier has met a token with a key that is not in the set;
 //	             at most every unknownKeySpacing, counted from the last attempt
 //	lost         the trusted keys are in no ConfigMap and not in memory
@@ -67,6 +69,8 @@ type planInput struct {
 	readmit bool
 	// lost: the trusted keys are nowhere to be read.
 	lost bool
+	// news: the document has changed; another issuer object has seen it.
+	news bool
 }
 
 // attemptMemory is what a process remembers of its newest attempt.
@@ -91,6 +95,10 @@ type plan struct {
 	// that the fetch answers.
 	request     string
 	requestedAt *metav1.MicroTime
+	// notBefore and maxAge say how old an answer may be that another issuer
+	// object got from the same source (fetch.Want).
+	notBefore time.Time
+	maxAge    time.Duration
 	// next is when to look again, if not fetch.
 	next time.Time
 }
@@ -110,11 +118,33 @@ func planFetch(in planInput) plan {
 	if first.at.After(in.now) {
 		return plan{next: first.at}
 	}
-	// One fetch answers every request that has been made.
-	return plan{
-		fetch: true, why: first.why, revalidate: first.why == scheduled && !in.asked() && !in.wanted(),
-		request: in.request, requestedAt: in.status.RefreshRequestedAt,
+	p := plan{fetch: true, why: first.why, revalidate: first.why == scheduled || first.why == news}
+	p.notBefore, p.maxAge = in.acceptable(first)
+	if in.asked() || in.wanted() {
+		// One fetch answers every request that has been made.
+		p.revalidate, p.maxAge = false, 0
 	}
+	p.request, p.requestedAt = in.request, in.status.RefreshRequestedAt
+	return p
+}
+
+// acceptable is how old another's answer may be: no older than what the cause
+// asks for, and never our own last one.
+func (in planInput) acceptable(c cause) (notBefore time.Time, maxAge time.Duration) {
+	switch c.why {
+	case news:
+		return in.now, max(in.spec.CacheTTLOrDefault(), minRefreshInterval)
+	case scheduled:
+		if in.last == nil {
+			return in.now.Add(-minAttemptSpacing), 0
+		}
+		return c.at, c.at.Sub(in.last.started) / 4
+	case secondLook:
+		return in.secondLook(), 0
+	case unknownKey:
+		return in.now.Add(1 - unknownKeySpacing), 0
+	}
+	return in.now.Add(1 - minAttemptSpacing), 0
 }
 
 // cause is a reason to fetch, with the time from which it may lead to a fetch.
@@ -123,8 +153,13 @@ type cause struct {
 	at  time.Time
 }
 
-// scheduled is the cause that is always there.
-const scheduled = "scheduled"
+// The causes that need more than a name; scheduled is always there.
+const (
+	scheduled  = "scheduled"
+	news       = "news"
+	secondLook = "missing"
+	unknownKey = "unknown key"
+)
 
 // causes are the checks of the picture above, most urgent first.
 func (in planInput) causes() []cause {
@@ -137,8 +172,9 @@ func (in planInput) causes() []cause {
 	add(in.asked(), "requested", in.spaced(minAttemptSpacing))
 	add(in.attemptedGeneration() != in.generation || in.readmit, "changed", in.spaced(minAttemptSpacing))
 	add(in.approves(), "approved", later(in.spaced(minAttemptSpacing), in.backoff()))
-	add(in.missing() != nil, "missing", later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.backoff()))
-	add(in.wanted(), "unknown key", later(in.spaced(unknownKeySpacing), in.backoff()))
+	add(in.missing() != nil, secondLook, later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.backoff()))
+	add(in.news, news, in.now)
+	add(in.wanted(), unknownKey, later(in.spaced(unknownKeySpacing), in.backoff()))
 	add(in.lost, "lost", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(in.unconfirmed(), "unconfirmed", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(true, scheduled, in.scheduled())

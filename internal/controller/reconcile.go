@@ -23,10 +23,13 @@
 package controller
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"hash/fnv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +43,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
@@ -64,6 +68,9 @@ type Reconciler struct {
 	OperatorNamespace string
 	// Random is in [0, 1) and spreads refreshes; nil for the default source.
 	Random func() float64
+	// Queue lets fetches go on in the background; nil makes Reconcile wait for
+	// them.
+	Queue *Queue
 	// Siblings lists the ClusterTrustedIssuers that answer TokenReview for an
 	// issuer.
 	Siblings func(ctx context.Context, issuer string) ([]api.ClusterTrustedIssuer, error)
@@ -95,7 +102,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return again(ctx, 0, fmt.Errorf("adding the finalizer: %w", err))
 	}
 	out, err := r.reconcile(ctx, issuer, m)
-	return again(ctx, r.wake(issuer, out), err)
+	delay := r.wake(issuer, out)
+	if m.again {
+		delay, m.again = time.Millisecond, false
+	}
+	return again(ctx, delay, err)
 }
 
 // conflictDelay is how long to wait after a write conflict: long enough for the
@@ -124,8 +135,8 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 	m.saved = issuer.IssuerStatus().DeepCopy()
 	m.told = m.saved
 	if applyClear(issuer) {
-		// What was left out may be admitted now: "not modified" says nothing.
-		m.readmit, m.validators = true, validators{}
+		// What was left out may be admitted now.
+		m.readmit = true
 	}
 
 	out, err := r.sync(ctx, issuer, m)
@@ -168,6 +179,7 @@ func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m
 // forget drops what is remembered and measured of an issuer that is gone.
 func (r *Reconciler) forget(key client.ObjectKey) {
 	r.memories.forget(key)
+	r.Queue.leave(r.New().IssuerKind(), key)
 	forgetMetrics(r.New().IssuerKind(), key)
 }
 
@@ -237,34 +249,91 @@ func (r *Reconciler) removesExpired(issuer api.Issuer) bool {
 		windowOf(issuer, s).State(r.Clock.Now()) == snapshot.Expired
 }
 
-// attempt makes the fetch that is due, if one is, and says when the next is.
+// attempt makes the fetch that is due, if one is, and says when the next is. A
+// fetch goes on in the background; its end leads to another reconciliation.
 func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, trusted *keyset.Set) (*attempt, time.Time) {
 	if a := m.unsaved; a != nil && a.generation == issuer.GetGeneration() {
 		return a, m.last.next // made, but its outcome did not reach status
 	}
-	now := r.Clock.Now()
-	var got sourced
-	switch p := r.planFor(issuer, m, trusted, now); {
-	case issuer.IssuerSpec().Static():
-		s := issuer.IssuerStatus().Snapshot
-		if trusted != nil && s != nil && s.ObservedGeneration == issuer.GetGeneration() {
-			return nil, time.Time{}
+	if issuer.IssuerSpec().Static() {
+		return r.attemptStatic(issuer, m, trusted), time.Time{}
+	}
+	if m.running != nil && !m.running.ended() {
+		m.running.missed = true
+		return nil, timeOf(issuer.IssuerStatus().NextRefreshTime)
+	}
+	if m.running == nil {
+		now := r.Clock.Now()
+		p := r.planFor(issuer, m, trusted, now)
+		if p.fetch && p.why == unknownKey && !r.Fetcher.MayLookUp(sourceURL(issuer)) {
+			p = plan{next: now.Add(unknownKeySpacing)} // tokens have asked for enough
 		}
-		got = r.readStatic(issuer)
-		m.last = &attemptMemory{started: got.started, generation: got.generation}
-	case !p.fetch:
-		return nil, p.next
-	default:
-		got = quarantine(r.fetchKeys(ctx, issuer, p, m), issuer)
-		countFetch(issuer, got.reason)
-		m.last = r.remember(issuer, m.last, got)
-		log.FromContext(ctx).V(1).Info("Fetched the keys", "why", p.why, "outcome", got.reason, "next", m.last.next)
+		if !p.fetch {
+			return nil, p.next
+		}
+		m.running = r.begin(ctx, issuer, p, m)
+	}
+	if !m.running.ended() {
+		return nil, timeOf(issuer.IssuerStatus().NextRefreshTime)
+	}
+	return r.conclude(ctx, issuer, m)
+}
+
+// attemptStatic admits the inline keys, where that has not been done.
+func (r *Reconciler) attemptStatic(issuer api.Issuer, m *memory, trusted *keyset.Set) *attempt {
+	s := issuer.IssuerStatus().Snapshot
+	if trusted != nil && s != nil && s.ObservedGeneration == issuer.GetGeneration() {
+		return nil
+	}
+	got := r.readStatic(issuer)
+	m.last = &attemptMemory{started: got.started, generation: got.generation}
+	m.unsaved, m.readmit = &got.attempt, false
+	return m.unsaved
+}
+
+// begin starts a fetch. Without a queue to come back through, it waits for it.
+func (r *Reconciler) begin(ctx context.Context, issuer api.Issuer, p plan, m *memory) *running {
+	f := &running{done: make(chan struct{})}
+	known, gone, why := m.discovered, m.gone, p.why
+	object, _ := issuer.DeepCopyObject().(api.Issuer)
+	run := func(ctx context.Context) {
+		defer close(f.done)
+		f.got = r.fetchKeys(ctx, object, p, known, gone)
+		log.FromContext(ctx).V(1).Info("Fetched the keys", "why", why, "outcome", f.got.reason)
+	}
+	if r.Queue == nil {
+		run(ctx)
+		return f
+	}
+	go func() {
+		run(context.WithoutCancel(ctx)) // the fetch is bounded in time
+		r.Queue.wake(object.IssuerKind(), client.ObjectKeyFromObject(object))
+	}()
+	return f
+}
+
+// conclude takes in the outcome of a fetch that has ended.
+func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory) (*attempt, time.Time) {
+	f := m.running
+	m.running = nil
+	got := quarantine(f.got, issuer)
+	countFetch(issuer, got.reason)
+	m.last = r.remember(issuer, m.last, got)
+	m.discovered, m.gone, m.document = got.discovered, got.gone, got.document
+	r.Queue.follow(issuer, got.document.source)
+	if got.generation != issuer.GetGeneration() {
+		// The spec has changed meanwhile: what it said then counts no more.
+		return r.attempt(ctx, issuer, m, m.trusted)
 	}
 	m.unsaved, m.readmit = &got.attempt, false
-	if got.succeeded {
-		m.validators, m.gone = got.validators, false
-	}
+	m.again = f.missed
 	return m.unsaved, m.last.next
+}
+
+// sourceURL is where the keys come from, as far as is known.
+func sourceURL(issuer api.Issuer) string {
+	spec := issuer.IssuerSpec()
+	return cmp.Or(spec.JWKSURI, issuer.IssuerStatus().JWKSURI, spec.DiscoveryURL, spec.Issuer)
 }
 
 func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, now time.Time) plan {
@@ -276,34 +345,50 @@ func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, 
 		last:     m.last,
 		readmit:  m.readmit,
 		lost:     trusted == nil && s.Snapshot != nil && s.Snapshot.Digest != "",
+		news:     r.news(m),
 	})
+}
+
+// news reports that another issuer object, with the same source, has got another
+// document from it.
+func (r *Reconciler) news(m *memory) bool {
+	if m.document.digest == [sha256.Size]byte{} {
+		return false
+	}
+	newest := r.Fetcher.Newest(m.document.source)
+	return newest != [sha256.Size]byte{} && newest != m.document.digest
 }
 
 // remember schedules the attempt after this one.
 func (r *Reconciler) remember(issuer api.Issuer, last *attemptMemory, got sourced) *attemptMemory {
-	now := r.Clock.Now()
 	next := &attemptMemory{started: got.started, generation: got.generation}
+	// All that share a source draw the same time, so that they go on sharing.
+	random := r.random(got.document.source, got.started)
 	switch {
 	case got.succeeded || got.candidate != nil: // a quarantined set is not the server's failure
-		next.next = now.Add(refreshDelay(issuer.IssuerSpec().CacheTTLOrDefault(), got.lifetime, got.hasLifetime, r.random()))
+		next.next = got.started.Add(refreshDelay(issuer.IssuerSpec().CacheTTLOrDefault(), got.lifetime, got.hasLifetime, random))
 		return next
 	case last != nil:
 		next.failures = last.failures
 	}
 	next.failures++
-	delay := retryDelay(next.failures, got.retryAfter, r.random())
+	delay := retryDelay(next.failures, got.retryAfter, random)
 	if got.needsChange {
 		delay = backoffCap
 	}
-	next.next = now.Add(delay)
+	next.next = r.Clock.Now().Add(delay)
 	return next
 }
 
-func (r *Reconciler) random() float64 {
+// random is in [0, 1), and the same for all who got the same answer.
+func (r *Reconciler) random(source fetch.Identity, started time.Time) float64 {
 	if r.Random != nil {
 		return r.Random()
 	}
-	return rand.Float64() //nolint:gosec // spreads load, guards nothing
+	h := fnv.New64a()
+	_, _ = h.Write(source[:]) // never fails
+	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(started.UnixNano())))
+	return float64(h.Sum64()>>11) / (1 << 53)
 }
 
 // wake is when to look at the issuer again: for the next fetch, when its snapshot

@@ -34,8 +34,8 @@ import (
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch,namespace=jwks-trust-system
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;create;update,namespace=jwks-trust-system
 
-// workers is how many issuers of a kind are reconciled at a time. A fetch takes
-// up to ten seconds, and holds one worker.
+// workers is how many issuers of a kind are reconciled at a time. Fetches hold
+// none of them.
 const workers = 16
 
 // maxErrorDelay bounds the time between two tries while the API server refuses
@@ -48,6 +48,8 @@ type Options struct {
 	Fetcher Fetcher
 	// OperatorNamespace is where the authoritative ConfigMaps live.
 	OperatorNamespace string
+	// Queue brings issuers back; the Fetcher has to tell it of changed documents.
+	Queue *Queue
 	// Copies caches the metadata of our ConfigMaps in all namespaces.
 	Copies cache.Cache
 }
@@ -65,7 +67,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		r := &Reconciler{
 			New: newIssuer, Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Copies: o.Copies,
 			Fetcher: o.Fetcher, Recorder: mgr.GetEventRecorder(fieldManager), Clock: clock.RealClock{}, OperatorNamespace: o.OperatorNamespace,
-			Siblings: indexedSiblings(mgr.GetClient()),
+			Siblings: indexedSiblings(mgr.GetClient()), Queue: o.Queue,
 		}
 		if err := r.setup(mgr, o.Copies); err != nil {
 			return fmt.Errorf("setting up the controller for %s: %w", newIssuer().IssuerKind(), err)
@@ -89,6 +91,7 @@ func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
 			return issuerOf(cm, kind)
 		})).
 		WatchesRawSource(source.Kind(copies, configMaps, toIssuer)).
+		WatchesRawSource(source.Func(r.Queue.listen(kind))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](conflictDelay, maxErrorDelay),

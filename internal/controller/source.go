@@ -6,6 +6,7 @@ package controller
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -28,15 +29,23 @@ import (
 // spec.caBundle.
 const maxCABundle = 256 << 10
 
-// Fetcher gets documents from issuers. *fetch.Fetcher is one.
+// Fetcher gets documents from issuers, and one for all who want the same.
+// *fetch.Shared is one.
 type Fetcher interface {
-	Fetch(ctx context.Context, r fetch.Request) (*fetch.Document, error)
-	Discover(ctx context.Context, r fetch.Request, issuer, discoveryURL string) (jwksURI string, err error)
+	Get(ctx context.Context, w fetch.Want) fetch.Answer
+	Discover(ctx context.Context, w fetch.Want, issuer, discoveryURL string) (jwksURI string, err error)
+	Newest(id fetch.Identity) (digest [sha256.Size]byte)
+	MayLookUp(url string) bool
 }
 
-// rediscoverAfter is how long a discovered jwks_uri is used before the issuer's
-// metadata are read again.
-const rediscoverAfter = time.Hour
+const (
+	// rediscoverAfter is how long a discovered jwks_uri is used before the
+	// issuer's metadata are read again.
+	rediscoverAfter = time.Hour
+	// shareMetadata is how old metadata may be that were read for another issuer
+	// object.
+	shareMetadata = 10 * time.Minute
+)
 
 // sourced is an attempt with what only the scheduling needs to know.
 type sourced struct {
@@ -44,74 +53,106 @@ type sourced struct {
 	retryAfter  time.Duration
 	lifetime    time.Duration
 	hasLifetime bool
-	validators  validators
+	// document is what the keys were read from; zero without an answer.
+	document documentID
+	// discovered and gone are what is to be remembered of discovery.
+	discovered discovered
+	gone       bool
 }
 
-// fetchKeys asks the issuer's server for its keys.
-func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, m *memory) sourced {
-	spec := issuer.IssuerSpec()
-	out := sourced{attempt: attempt{
-		started: r.Clock.Now(), generation: issuer.GetGeneration(), uri: issuer.IssuerStatus().JWKSURI,
-		request: p.request, requestedAt: p.requestedAt, afresh: !p.revalidate,
+// documentID names a document and the state in which it was read.
+type documentID struct {
+	source fetch.Identity
+	digest [sha256.Size]byte
+}
+
+// fetching is a fetch with all that it needs to know, so that it can go on while
+// the issuer is reconciled.
+type fetching struct {
+	r      *Reconciler
+	issuer api.Issuer
+	plan   plan
+	want   fetch.Want
+	out    sourced
+}
+
+// fetchKeys asks the issuer's server for its keys. It must not change issuer.
+func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, known discovered, gone bool) sourced {
+	now := r.Clock.Now()
+	f := &fetching{r: r, issuer: issuer, plan: p, out: sourced{
+		attempt: attempt{
+			started: now, generation: issuer.GetGeneration(), uri: issuer.IssuerStatus().JWKSURI,
+			request: p.request, requestedAt: p.requestedAt, afresh: !p.revalidate,
+		},
+		discovered: known, gone: gone,
 	}}
 	roots, err := r.caBundle(ctx, issuer)
 	if err != nil {
-		return out.failed(err)
+		return f.out.failed(err)
 	}
-	req := fetch.Request{CABundle: roots, MaxRedirects: maxRedirects(spec), NoCache: !p.revalidate}
-	if req.URL, err = r.jwksURI(ctx, issuer, req, m); err != nil {
-		return out.failed(err)
+	f.want = fetch.Want{
+		Request:   fetch.Request{CABundle: roots, MaxRedirects: maxRedirects(issuer.IssuerSpec()), NoCache: !p.revalidate},
+		NotBefore: p.notBefore, MaxAge: p.maxAge,
 	}
-	out.uri = req.URL
-	if v := m.validators; p.revalidate && v.set != nil && v.generation == out.generation && v.uri == req.URL {
-		req.ETag, req.LastModified = v.etag, v.lastModified
-	}
-	doc, err := r.Fetcher.Fetch(ctx, req)
-	if fetch.Gone(err) && m.moved(spec) {
-		// The keys are not where they were discovered: ask again where they are.
-		if req.URL, err = r.jwksURI(ctx, issuer, req, m); err != nil {
-			return out.failed(err)
-		}
-		out.uri, req.ETag, req.LastModified = req.URL, "", ""
-		doc, err = r.Fetcher.Fetch(ctx, req)
-	}
+	uri, err := f.jwksURI(ctx)
 	if err != nil {
-		return out.failed(err)
+		return f.out.failed(err)
 	}
-	out.lifetime, out.hasLifetime = doc.Lifetime, doc.HasLifetime
-	if doc.NotModified {
-		out.validators = m.validators
-		before := findCondition(issuer.IssuerStatus(), api.ConditionFetched)
-		message := admitted(keyset.Parsed{Set: m.validators.set})
-		if before != nil && before.Reason == api.ReasonSucceeded {
-			message = before.Message // the same document, so the same keys were skipped
+	answer := f.get(ctx, uri)
+	if fetch.Gone(answer.Err) && issuer.IssuerSpec().JWKSURI == "" {
+		// The keys are not where they were discovered: ask again where they are.
+		f.out.discovered, f.out.gone = discovered{}, true
+		if uri, err = f.jwksURI(ctx); err != nil {
+			return f.out.failed(err)
 		}
-		return out.succeed(m.validators.set, message)
+		answer = f.get(ctx, uri)
 	}
-	out = out.parsed(doc.Body, issuer)
-	out.validators = validators{etag: doc.ETag, lastModified: doc.LastModified, generation: out.generation, uri: req.URL, set: out.set}
-	return out
+	if answer.Err != nil {
+		return f.out.failed(answer.Err)
+	}
+	doc := answer.Document
+	f.out.lifetime, f.out.hasLifetime, f.out.gone = doc.Lifetime, doc.HasLifetime, false
+	return f.out.parsed(doc.Body, issuer)
+}
+
+// get gets the document with the keys. What is recorded is when the request for
+// it began, even if that was for another issuer object.
+func (f *fetching) get(ctx context.Context, uri string) fetch.Answer {
+	f.want.URL, f.out.uri = uri, uri
+	answer := f.r.Fetcher.Get(ctx, f.want)
+	f.out.started, f.out.afresh = answer.Started, answer.Afresh
+	f.out.document = documentID{source: f.want.Identity()}
+	if answer.Err == nil {
+		f.out.document.digest = sha256.Sum256(answer.Document.Body)
+	}
+	return answer
 }
 
 // jwksURI is where the keys are: where spec says, or where the issuer's metadata
 // do. Metadata that cannot be read now do not undo what they said before.
-func (r *Reconciler) jwksURI(ctx context.Context, issuer api.Issuer, req fetch.Request, m *memory) (string, error) {
-	spec, now := issuer.IssuerSpec(), r.Clock.Now()
+func (f *fetching) jwksURI(ctx context.Context) (string, error) {
+	spec, now := f.issuer.IssuerSpec(), f.r.Clock.Now()
 	if spec.JWKSURI != "" {
 		return spec.JWKSURI, nil
 	}
-	d := m.discovered
-	if d.generation == issuer.GetGeneration() && d.uri != "" && now.Sub(d.at).Abs() < rediscoverAfter {
+	generation := f.issuer.GetGeneration()
+	d := f.out.discovered
+	if d.generation == generation && d.uri != "" && now.Sub(d.at).Abs() < rediscoverAfter {
 		return d.uri, nil
 	}
-	uri, err := r.Fetcher.Discover(ctx, req, spec.Issuer, spec.DiscoveryURL)
+	want := f.want
+	want.NotBefore, want.MaxAge = f.plan.notBefore, shareMetadata
+	if f.out.gone || d.generation != generation {
+		want.MaxAge = 0
+	}
+	uri, err := f.r.Fetcher.Discover(ctx, want, spec.Issuer, spec.DiscoveryURL)
 	if err == nil {
-		m.discovered = discovered{uri: uri, at: now, generation: issuer.GetGeneration()}
+		f.out.discovered = discovered{uri: uri, at: now, generation: generation}
 		return uri, nil
 	}
-	s := issuer.IssuerStatus()
-	confirmed := s.Snapshot != nil && s.Snapshot.ObservedGeneration == issuer.GetGeneration()
-	if confirmed && s.JWKSURI != "" && !m.gone {
+	s := f.issuer.IssuerStatus()
+	confirmed := s.Snapshot != nil && s.Snapshot.ObservedGeneration == generation
+	if confirmed && s.JWKSURI != "" && !f.out.gone {
 		log.FromContext(ctx).V(1).Info("The issuer's metadata cannot be read; the keys are fetched from where they were", "error", err.Error())
 		return s.JWKSURI, nil
 	}

@@ -611,4 +611,11 @@ func timeOrNil(t time.Time) *metav1.Time {
 	return ptrTo(metav1.NewTime(t))
 }
 
+func timeOf(t *metav1.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.Time
+}
+
 func ptrTo[T any](v T) *T { return &v }

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
@@ -107,11 +108,13 @@ func newScene(ctx context.Context) *scene {
 func (s *scene) restart() {
 	fetcher := fetch.New(fetch.Options{Egress: fetch.Egress{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}})
 	DeferCleanup(fetcher.Close)
+	shared := fetch.Share(fetcher, s.clock.Now, nil)
+	DeferCleanup(shared.Close)
 	s.recorder = events.NewFakeRecorder(100)
 	s.r = &Reconciler{
 		New:    func() api.Issuer { return &api.TrustedIssuer{} },
 		Client: s.writes.counted(server), Reader: server, Copies: server,
-		Fetcher: fetcher, Recorder: s.recorder, Clock: s.clock,
+		Fetcher: shared, Recorder: s.recorder, Clock: s.clock,
 		OperatorNamespace: harness.OperatorNamespace,
 		Random:            func() float64 { return 0.5 },
 		Siblings:          listSiblings,
@@ -161,6 +164,18 @@ func (s *scene) edit(change func(*api.TrustedIssuer)) {
 func (s *scene) annotate(name, value string) {
 	GinkgoHelper()
 	s.edit(func(ti *api.TrustedIssuer) { metav1.SetMetaDataAnnotation(&ti.ObjectMeta, name, value) })
+}
+
+// verifierAsks requests a refresh as the verifier does.
+func (s *scene) verifierAsks() {
+	GinkgoHelper()
+	u := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{
+		"refreshRequestedAt": s.clock.Now().UTC().Format(metav1.RFC3339Micro),
+	}}}
+	u.SetGroupVersionKind(api.GroupVersion.WithKind(api.TrustedIssuerKind))
+	u.SetNamespace(s.key.Namespace)
+	u.SetName(s.key.Name)
+	Expect(server.Status().Apply(s.ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("jwks-trust-verifier"))).To(Succeed())
 }
 
 // reconcile runs the reconciler once, and again as long as it met a conflict.

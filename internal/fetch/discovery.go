@@ -18,9 +18,15 @@ import (
 // is not used. Its errors are *Error.
 func (f *Fetcher) Discover(ctx context.Context, r Request, issuer, discoveryURL string) (string, error) {
 	r.ETag, r.LastModified = "", ""
+	return discover(issuer, discoveryURL, func(place string) (*Document, error) {
+		r.URL = place
+		return f.Fetch(ctx, r)
+	})
+}
+
+func discover(issuer, discoveryURL string, get func(url string) (*Document, error)) (string, error) {
 	if discoveryURL != "" {
-		r.URL = discoveryURL
-		uri, err := f.metadata(ctx, r, issuer)
+		uri, err := metadata(get, discoveryURL, issuer)
 		return uri, about("spec.discoveryURL", err)
 	}
 	places, err := wellKnown(issuer)
@@ -29,8 +35,7 @@ func (f *Fetcher) Discover(ctx context.Context, r Request, issuer, discoveryURL 
 	}
 	var first error
 	for _, place := range places {
-		r.URL = place
-		uri, err := f.metadata(ctx, r, issuer)
+		uri, err := metadata(get, place, issuer)
 		if err == nil {
 			return uri, nil
 		}
@@ -66,8 +71,8 @@ func wellKnown(issuer string) ([]string, error) {
 }
 
 // metadata reads one document.
-func (f *Fetcher) metadata(ctx context.Context, r Request, issuer string) (string, error) {
-	doc, err := f.Fetch(ctx, r)
+func metadata(get func(url string) (*Document, error), place, issuer string) (string, error) {
+	doc, err := get(place)
 	if err != nil {
 		return "", err
 	}

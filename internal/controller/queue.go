@@ -1,0 +1,112 @@
+// queue.go brings an issuer back to the controller when its fetch has ended, and
+// when another issuer object has found that their common source has changed.
+
+package controller
+
+import (
+	"context"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
+)
+
+// Queue wakes issuers of both kinds. It is safe for concurrent use; a nil one
+// does nothing.
+type Queue struct {
+	mu     sync.Mutex
+	queues map[string]workqueue.TypedInterface[reconcile.Request]
+	// sources and followers say who reads which document.
+	sources   map[follower]fetch.Identity
+	followers map[fetch.Identity]map[follower]struct{}
+}
+
+// follower is an issuer object.
+type follower struct {
+	kind string
+	key  types.NamespacedName
+}
+
+// NewQueue is a queue that no controller listens to yet.
+func NewQueue() *Queue {
+	return &Queue{
+		queues:    map[string]workqueue.TypedInterface[reconcile.Request]{},
+		sources:   map[follower]fetch.Identity{},
+		followers: map[fetch.Identity]map[follower]struct{}{},
+	}
+}
+
+// listen is a source of events for the controller of a kind (source.Func).
+func (q *Queue) listen(kind string) func(context.Context, workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	return func(_ context.Context, to workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.queues[kind] = to
+		return nil
+	}
+}
+
+// wake has an issuer reconciled.
+func (q *Queue) wake(kind string, key types.NamespacedName) {
+	q.mu.Lock()
+	to := q.queues[kind]
+	q.mu.Unlock()
+	if to != nil {
+		to.Add(reconcile.Request{NamespacedName: key})
+	}
+}
+
+// follow notes what document an issuer reads.
+func (q *Queue) follow(issuer api.Issuer, source fetch.Identity) {
+	if q == nil {
+		return
+	}
+	f := follower{issuer.IssuerKind(), types.NamespacedName{Namespace: issuer.GetNamespace(), Name: issuer.GetName()}}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.drop(f)
+	q.sources[f] = source
+	if q.followers[source] == nil {
+		q.followers[source] = map[follower]struct{}{}
+	}
+	q.followers[source][f] = struct{}{}
+}
+
+// leave forgets an issuer that is gone.
+func (q *Queue) leave(kind string, key types.NamespacedName) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.drop(follower{kind, key})
+}
+
+func (q *Queue) drop(f follower) {
+	source, ok := q.sources[f]
+	if !ok {
+		return
+	}
+	delete(q.sources, f)
+	delete(q.followers[source], f)
+	if len(q.followers[source]) == 0 {
+		delete(q.followers, source)
+	}
+}
+
+// Changed wakes all who read a document. It is what fetch.Share calls.
+func (q *Queue) Changed(source fetch.Identity) {
+	q.mu.Lock()
+	var all []follower
+	for f := range q.followers[source] {
+		all = append(all, f)
+	}
+	q.mu.Unlock()
+	for _, f := range all {
+		q.wake(f.kind, f.key)
+	}
+}

@@ -1,0 +1,249 @@
+package controller
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
+	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+)
+
+// another is a TrustedIssuer for the same issuer in another namespace, under the
+// same manager.
+func (s *scene) another() *scene {
+	GinkgoHelper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "team-"}}
+	Expect(server.Create(s.ctx, ns)).To(Succeed())
+	twin := *s
+	twin.key = client.ObjectKey{Namespace: ns.Name, Name: s.key.Name}
+	return &twin
+}
+
+var _ = Describe("Issuer objects with the same source", func() {
+	var all []*scene
+	BeforeEach(func(ctx context.Context) {
+		first := newScene(ctx)
+		first.r.Random = nil // the jitter decides whether they go on sharing
+		all = []*scene{first, first.another(), first.another()}
+		for _, s := range all {
+			s.create()
+			s.reconcile()
+		}
+	})
+
+	It("share one request per refresh", func() {
+		issuer := all[0].issuer
+		Expect(issuer.Requests()).To(Equal(1))
+		for range 60 { // an hour, looked at every minute
+			all[0].clock.SetTime(all[0].clock.Now().Add(time.Minute))
+			for _, s := range all {
+				s.reconcile()
+			}
+		}
+		Expect(issuer.Requests()).To(BeNumerically("<=", 1+60/7), "as many as one object makes")
+		for _, s := range all {
+			Expect(s.status()).To(isReady(api.ReasonFresh))
+		}
+	})
+
+	It("share the backoff of an issuer that fails", func() {
+		issuer := all[0].issuer
+		issuer.Respond(testissuer.Status(500))
+		all[0].clock.SetTime(all[0].clock.Now().Add(10 * time.Minute))
+		before := issuer.Requests()
+		for range 12 * 30 { // half an hour, looked at every five seconds
+			for _, s := range all {
+				s.reconcile()
+			}
+			all[0].clock.SetTime(all[0].clock.Now().Add(5 * time.Second))
+		}
+		Expect(issuer.Requests()-before).To(BeNumerically("<=", 25), "about as many as one object makes")
+	})
+
+	It("all have a new key as soon as one of them has", func() {
+		all[0].issuer.Publish(key1(), key2())
+		all[0].annotate(api.AnnotationRefresh, "now")
+		all[0].clock.SetTime(all[0].clock.Now().Add(time.Minute))
+		before := all[0].issuer.Requests()
+		for _, s := range all {
+			s.reconcile()
+			Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+		}
+		Expect(all[0].issuer.Requests() - before).To(Equal(1))
+	})
+
+	It("share the look-up of an unknown key", func() {
+		all[0].clock.SetTime(all[0].clock.Now().Add(time.Minute))
+		before := all[0].issuer.Requests()
+		for _, s := range all {
+			s.verifierAsks()
+			s.reconcile()
+			Expect(s.status().HandledRefresh.Outcome).To(Equal(api.ReasonSucceeded))
+		}
+		Expect(all[0].issuer.Requests()-before).To(Equal(1), "one in 30 s for the source, however many objects ask")
+	})
+})
+
+// gate holds fetches back until it is opened.
+type gate struct {
+	Fetcher
+	open chan struct{}
+}
+
+func (g *gate) Get(ctx context.Context, w fetch.Want) fetch.Answer {
+	<-g.open
+	return g.Fetcher.Get(ctx, w)
+}
+
+var _ = Describe("A fetch that takes its time", func() {
+	var s *scene
+	var g *gate
+	BeforeEach(func(ctx context.Context) {
+		s = newScene(ctx)
+		g = &gate{s.r.Fetcher, make(chan struct{})}
+		s.r.Fetcher, s.r.Queue = g, NewQueue()
+		s.create()
+		s.reconcile()
+		Expect(s.r.memories.of(s.key, s.get().UID).running).NotTo(BeNil())
+		s.writes.take()
+	})
+	ends := func() {
+		GinkgoHelper()
+		running := s.r.memories.of(s.key, s.get().UID).running
+		close(g.open)
+		Eventually(running.done).Should(BeClosed())
+	}
+
+	It("holds nothing up, and is taken in when it ends", func() {
+		s.after(5 * time.Second)
+		Expect(s.writes.take()).To(BeEmpty(), "nothing is new meanwhile")
+		ends()
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.issuer.Requests()).To(Equal(1))
+	})
+
+	It("does not swallow what is asked for meanwhile", func() {
+		s.annotate(api.AnnotationRefresh, "meanwhile")
+		s.reconcile()
+		ends()
+		Expect(s.reconcile().RequeueAfter).To(Equal(time.Millisecond))
+		s.after(5 * time.Second)
+		Eventually(func() string { s.reconcile(); return requestOf(s.status()) }).Should(Equal("meanwhile"))
+		Expect(s.issuer.Requests()).To(Equal(2))
+	})
+
+	It("counts for nothing when spec has changed meanwhile", func() {
+		other, err := testissuer.Start()
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(other.Close)
+		other.Publish(key2())
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.JWKSURI, ti.Spec.CABundle = other.JWKSURI(), other.CABundle() })
+		s.reconcile()
+		ends()
+		s.reconcile()
+		Expect(s.status().Snapshot.Digest).To(BeEmpty())
+		s.clock.SetTime(s.clock.Now().Add(5 * time.Second))
+		Eventually(func() string { s.reconcile(); return s.status().Snapshot.Digest }).ShouldNot(BeEmpty())
+		Expect(s.kids()).To(Equal([]string{"k2"}))
+	})
+
+	It("is forgotten with its object", func() {
+		Expect(server.Delete(s.ctx, s.get())).To(Succeed())
+		close(g.open)
+		s.reconcile()
+		s.reconcile()
+		Expect(s.r.memories.byUID).To(BeEmpty())
+	})
+})
+
+func requestOf(s api.IssuerStatus) string {
+	if s.HandledRefresh == nil {
+		return ""
+	}
+	return s.HandledRefresh.Request
+}
+
+func TestSharedAnswers(t *testing.T) {
+	last := &attemptMemory{started: noon.Add(-8 * time.Minute), generation: 1, next: noon}
+	spec := &api.IssuerSpec{JWKSURI: "https://issuer.example.com/jwks"}
+	wanted := known(noon.Add(-8*time.Minute), noon.Add(time.Hour))
+	wanted.RefreshRequestedAt = ptrTo(metav1.NewMicroTime(noon))
+	missed := known(noon.Add(-time.Minute), noon.Add(time.Hour))
+	missed.Keys = []api.KeyStatus{{State: api.KeyActive, MissingSince: ptrTo(metav1.NewTime(noon.Add(-time.Minute)))}}
+	for name, tc := range map[string]struct {
+		in        planInput
+		notBefore time.Time
+		maxAge    time.Duration
+	}{
+		"scheduled: begun when it was due, or a success of the last quarter": {
+			planInput{status: known(noon.Add(-8*time.Minute), noon), last: last}, noon, 2 * time.Minute,
+		},
+		"asked for: new": {
+			planInput{status: known(noon.Add(-8*time.Minute), noon), last: last, request: "now"}, noon.Add(1 - minAttemptSpacing), 0,
+		},
+		"an unknown key: of the last 30 s": {
+			planInput{status: wanted}, noon.Add(1 - unknownKeySpacing), 0,
+		},
+		"a second look: at least 30 s after the first": {
+			planInput{status: missed}, noon.Add(-30 * time.Second), 0,
+		},
+		"news: what made them": {
+			planInput{status: known(noon.Add(-time.Minute), noon.Add(time.Minute)), news: true}, noon, 10 * time.Minute,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			tc.in.now, tc.in.generation, tc.in.spec = noon, 1, spec
+			p := planFetch(tc.in)
+			g.Expect(p.fetch).To(BeTrue())
+			g.Expect(p.notBefore).To(Equal(tc.notBefore))
+			g.Expect(p.maxAge).To(Equal(tc.maxAge))
+		})
+	}
+}
+
+func TestJitterIsThatOfTheSource(t *testing.T) {
+	g := NewWithT(t)
+	r := &Reconciler{}
+	a, b := fetch.Request{URL: "https://a.example.com"}.Identity(), fetch.Request{URL: "https://b.example.com"}.Identity()
+	g.Expect(r.random(a, noon)).To(Equal(r.random(a, noon)))
+	g.Expect(r.random(a, noon)).NotTo(Equal(r.random(b, noon)))
+	g.Expect(r.random(a, noon)).NotTo(Equal(r.random(a, noon.Add(time.Second))))
+	sum, least, most := 0.0, 1.0, 0.0
+	for n := range 1000 {
+		x := r.random(a, noon.Add(time.Duration(n)*time.Millisecond))
+		sum, least, most = sum+x, min(least, x), max(most, x)
+	}
+	g.Expect(sum / 1000).To(BeNumerically("~", 0.5, 0.05))
+	g.Expect(least).To(And(BeNumerically(">=", 0), BeNumerically("<", 0.02)))
+	g.Expect(most).To(And(BeNumerically("<", 1), BeNumerically(">", 0.98)))
+}
+
+func TestQueueWakesWhoReadsADocument(t *testing.T) {
+	g := NewWithT(t)
+	q := NewQueue()
+	source := fetch.Request{URL: "https://a.example.com"}.Identity()
+	object := func(name string) *api.TrustedIssuer {
+		return &api.TrustedIssuer{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name}}
+	}
+	q.follow(object("moved"), source)
+	q.follow(object("moved"), fetch.Identity{1})
+	q.follow(object("gone"), source)
+	q.leave(api.TrustedIssuerKind, types.NamespacedName{Namespace: "n", Name: "gone"})
+	q.follow(object("stays"), source)
+	g.Expect(q.followers[source]).To(HaveLen(1))
+	q.Changed(source) // no controller listens yet
+	var none *Queue
+	none.follow(object("x"), source)
+	none.leave(api.TrustedIssuerKind, types.NamespacedName{})
+}

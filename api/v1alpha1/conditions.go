@@ -153,6 +153,11 @@ const (
 	ReasonKeySetReplaced = "KeySetReplaced"
 	// ReasonKeyReplaced: a kid got another key.
 	ReasonKeyReplaced = "KeyReplaced"
+	// ReasonRetiredKeyInUse: a key that the issuer no longer publishes still signs
+	// tokens.
+	ReasonRetiredKeyInUse = "RetiredKeyInUse"
+	// ReasonKeyUsedEarly: a key signed a token before the issuer published it.
+	ReasonKeyUsedEarly = "KeyUsedEarly"
 	// ReasonKeysSkipped: some keys of the set were not admitted.
 	ReasonKeysSkipped = "KeysSkipped"
 	// ReasonSnapshotRepaired: a ConfigMap was deleted or changed by someone

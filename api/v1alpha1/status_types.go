@@ -72,6 +72,14 @@ type IssuerStatus struct {
 	// +kubebuilder:validation:MaxItems=400
 	Keys []KeyStatus `json:"keys,omitempty"`
 
+	// keyUsage says which keys sign tokens that are accepted. The verifier alone
+	// writes it, about once an hour; no decision rests on it.
+	// +optional
+	// +listType=map
+	// +listMapKey=thumbprint
+	// +kubebuilder:validation:MaxItems=200
+	KeyUsage []KeyUsage `json:"keyUsage,omitempty"`
+
 	// rotation says how the trusted set last changed.
 	// +optional
 	Rotation *RotationStatus `json:"rotation,omitempty"`
@@ -229,9 +237,44 @@ type KeyStatus struct {
 	// +optional
 	MissingSince *metav1.Time `json:"missingSince,omitempty"`
 
+	// lastAbsentTime is when the issuer was last seen not to publish the key yet;
+	// absent for the keys of the first set.
+	// +optional
+	LastAbsentTime *metav1.Time `json:"lastAbsentTime,omitempty"`
+
+	// lastUsedTime is when a token that the key signed was last accepted, to
+	// about an hour. After missingSince it means that a key which the issuer no
+	// longer publishes still signs.
+	// +optional
+	LastUsedTime *metav1.Time `json:"lastUsedTime,omitempty"`
+
+	// earlyUseTime is the "iat" of a token that the key signed before the issuer
+	// published it; absent where there was none.
+	// +optional
+	EarlyUseTime *metav1.Time `json:"earlyUseTime,omitempty"`
+
 	// state says whether the key may verify tokens.
 	// +optional
 	State KeyState `json:"state,omitempty"`
+}
+
+// KeyUsage says whether a key signs tokens that are accepted.
+type KeyUsage struct {
+	// thumbprint is the key's SHA-256 thumbprint (RFC 7638), base64url.
+	// +required
+	// +kubebuilder:validation:MinLength=43
+	// +kubebuilder:validation:MaxLength=43
+	Thumbprint string `json:"thumbprint,omitempty"`
+
+	// lastUsedTime is when a token that the key signed was last accepted, to
+	// about an hour.
+	// +optional
+	LastUsedTime metav1.Time `json:"lastUsedTime,omitempty,omitzero"`
+
+	// earlyUseTime is the "iat" of a token that the key signed before
+	// lastAbsentTime.
+	// +optional
+	EarlyUseTime *metav1.Time `json:"earlyUseTime,omitempty"`
 }
 
 // RotationStatus says how the trusted set last changed.

@@ -197,6 +197,7 @@ func setupVerifier(ctx context.Context, mgr ctrl.Manager, o *options, log logr.L
 	}
 	return errors.Join(
 		mgr.Add(watch),
+		verifier.SetupUsage(mgr, store, log),
 		mgr.Add(server),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("snapshots", store.ReadyCheck),

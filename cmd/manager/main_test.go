@@ -79,6 +79,32 @@ func TestManager(t *testing.T) {
 	users := client.ObjectKey{Namespace: "default", Name: "auth-jwks"}
 	ours := client.ObjectKey{Namespace: harness.OperatorNamespace, Name: snapshot.AuthoritativeName(ti.UID)}
 	s.Eventually(func() map[string]string { return s.data(users) }).WithTimeout(10 * time.Second).Should(HaveKey("jwks.json"))
+
+	// A new key is found by its first token, and another object with the same
+	// source has it too, without a request of its own.
+	twin := &api.TrustedIssuer{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "twin"}}
+	twin.Spec = ti.Spec
+	s.Expect(s.api.Create(s.ctx, twin)).To(Succeed())
+	twins := client.ObjectKey{Namespace: "default", Name: "twin-jwks"}
+	s.Eventually(func() map[string]string { return s.data(twins) }).WithTimeout(10 * time.Second).Should(HaveKey("jwks.json"))
+	s.Expect(s.issuer.Requests()).To(BeNumerically("<=", 2))
+	before := s.issuer.Requests()
+	s.issuer.Publish(s.key, testissuer.NewKey("k2", "ES256"))
+	refresh := ti.DeepCopy()
+	metav1.SetMetaDataAnnotation(&refresh.ObjectMeta, api.AnnotationRefresh, "now")
+	s.Expect(s.api.Patch(s.ctx, refresh, client.MergeFrom(ti))).To(Succeed())
+	for _, key := range []client.ObjectKey{users, twins} {
+		s.Eventually(func() string { return s.data(key)["jwks.json"] }).WithTimeout(10*time.Second).Should(ContainSubstring(`"k2"`), key.Name)
+	}
+	s.Expect(s.issuer.Requests() - before).To(Equal(1))
+	s.Expect(s.api.Delete(s.ctx, twin)).To(Succeed())
+
+	// Which key signs is reported within seconds.
+	s.Eventually(func() []api.KeyUsage {
+		s.Expect(s.api.Get(s.ctx, client.ObjectKeyFromObject(ti), ti)).To(Succeed())
+		return ti.Status.KeyUsage
+	}).WithTimeout(30 * time.Second).Should(ConsistOf(HaveField("LastUsedTime.Time", BeTemporally("~", time.Now(), time.Minute))))
+
 	want := s.data(users)
 	s.Expect(s.data(ours)).To(Equal(want))
 	s.issuer.Stop()

@@ -33,11 +33,12 @@ const fieldManager = "jwks-trust-controller"
 // errForeign means that a ConfigMap of the wanted name belongs to someone else.
 var errForeign = errors.New("the ConfigMap belongs to someone else")
 
-// saveStatus applies the status, but for the verifier's field, on condition that the issuer is still the one
-// that it was computed from, and brings issuer up to date with the result.
+// saveStatus applies the status, but for the verifier's fields, on condition that
+// the issuer is still the one that it was computed from, and brings issuer up to
+// date with the result.
 func (r *Reconciler) saveStatus(ctx context.Context, issuer api.Issuer, status *api.IssuerStatus, m *memory) error {
 	ours := status.DeepCopy()
-	ours.RefreshRequestedAt = nil // the verifier's: applied, it would become ours
+	ours.RefreshRequestedAt, ours.KeyUsage = nil, nil // the verifier's: applied, they would become ours
 	content, err := json.Marshal(ours)
 	if err != nil {
 		return fmt.Errorf("encoding the status: %w", err)

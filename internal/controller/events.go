@@ -41,6 +41,7 @@ func eventsFor(old, next *api.IssuerStatus, a *attempt) []event {
 	keyEvents(old, next, add)
 	rotationEvents(old, next, add)
 	suspendedEvent(old, next, add)
+	usageEvents(old, next, add)
 	conditionEvents(old, next, add)
 	return out
 }
@@ -139,6 +140,25 @@ func suspendedEvent(old, next *api.IssuerStatus, add addEvent) {
 		return
 	}
 	add(corev1.EventTypeWarning, c.Reason, "Rotate", c.Message)
+}
+
+// usageEvents tells of keys that sign when they should not.
+func usageEvents(old, next *api.IssuerStatus, add addEvent) {
+	for _, k := range next.Keys {
+		before := api.KeyStatus{}
+		if i := slices.IndexFunc(old.Keys, func(o api.KeyStatus) bool { return o.Thumbprint == k.Thumbprint }); i >= 0 {
+			before = old.Keys[i]
+		}
+		if usedThoughMissing(k) && !usedThoughMissing(before) {
+			add(corev1.EventTypeWarning, api.ReasonRetiredKeyInUse, "Verify", fmt.Sprintf(
+				"Tokens are still signed with key %q, which the issuer no longer publishes. They are refused once the key is gone.", k.KeyID))
+		}
+		if k.EarlyUseTime != nil && before.EarlyUseTime == nil {
+			add(corev1.EventTypeWarning, api.ReasonKeyUsedEarly, "Verify", fmt.Sprintf(
+				"Key %q signed a token at %s, but the issuer did not publish it before %s. An issuer should publish a key before it signs with it.",
+				k.KeyID, formatTime(k.EarlyUseTime), formatTime(k.LastAbsentTime)))
+		}
+	}
 }
 
 func candidate(s *api.IssuerStatus) string {

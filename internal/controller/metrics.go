@@ -43,6 +43,10 @@ var (
 		Name: "jwks_trust_issuer_retiring_keys",
 		Help: "How many of the trusted keys the issuer no longer publishes.",
 	}, issuerLabels)
+	retiredKeysInUse = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "jwks_trust_issuer_retired_keys_in_use",
+		Help: "How many trusted keys sign tokens although the issuer no longer publishes them.",
+	}, issuerLabels)
 	suspendedRotations = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "jwks_trust_issuer_rotation_suspended",
 		Help: "1 while a key set is quarantined until somebody approves it, else 0.",
@@ -65,7 +69,7 @@ type deletable interface {
 var ofIssuers = []interface {
 	prometheus.Collector
 	deletable
-}{lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, suspendedRotations, rotations, fetches}
+}{lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, retiredKeysInUse, suspendedRotations, rotations, fetches}
 
 func init() {
 	for _, vec := range ofIssuers {
@@ -93,13 +97,17 @@ func measure(issuer api.Issuer, next *api.IssuerStatus) {
 	trustedKeys.With(l).Set(float64(s.Keys))
 	readyIssuers.With(l).Set(isTrue(next, api.ConditionReady))
 	suspendedRotations.With(l).Set(isTrue(next, api.ConditionRotationSuspended))
-	retiring := 0
+	retiring, inUse := 0, 0
 	for _, k := range next.Keys {
 		if trustedState(k.State) && k.MissingSince != nil {
 			retiring++
 		}
+		if usedThoughMissing(k) {
+			inUse++
+		}
 	}
 	retiringKeys.With(l).Set(float64(retiring))
+	retiredKeysInUse.With(l).Set(float64(inUse))
 	rotations.With(l).Add(0) // there from the start, so that the first one is seen as an increase
 }
 

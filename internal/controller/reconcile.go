@@ -203,6 +203,7 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	if err != nil {
 		return out, err
 	}
+	readmit := m.readmit
 	out.attempt, out.nextRefresh = r.attempt(ctx, issuer, m, trusted)
 
 	success := m.success
@@ -212,6 +213,9 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	turn := rotation{now: r.Clock.Now(), spec: issuer.IssuerSpec(), recorded: issuer.IssuerStatus().Keys, trusted: trusted}
 	if a := out.attempt; a != nil && a.succeeded {
 		turn.answer, success = a, a.started
+		if s := issuer.IssuerStatus().Snapshot; s != nil && s.ObservedGeneration == a.generation && !readmit {
+			out.lastAbsent = later(m.success, successTime(issuer.IssuerStatus()))
+		}
 	}
 	next := rotate(turn)
 	out.missing = next.missing

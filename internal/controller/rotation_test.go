@@ -410,3 +410,62 @@ var _ = Describe("Expired keys", func() {
 		Expect(s.status()).To(isReady(api.ReasonFresh))
 	})
 })
+
+// verifierReports the use of a key, as the verifier does.
+func (s *scene) verifierReports(kid string, used time.Time, early *time.Time) {
+	GinkgoHelper()
+	for _, k := range s.status().Keys {
+		if k.KeyID == kid {
+			entry := map[string]any{"thumbprint": k.Thumbprint, "lastUsedTime": used.UTC().Format(time.RFC3339)}
+			if early != nil {
+				entry["earlyUseTime"] = early.UTC().Format(time.RFC3339)
+			}
+			s.verifierApplies("jwks-trust-verifier-usage", map[string]any{"keyUsage": []any{entry}})
+		}
+	}
+}
+
+var _ = Describe("The use of keys", func() {
+	It("is called out for a key that is no longer published, and survives the controller's writes", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Publish(key1(), key2())
+		s.create(withGrace(time.Hour))
+		s.reconcile()
+		s.verifierReports("k2", s.clock.Now(), nil)
+		s.issuer.Publish(key1())
+		s.after(8 * time.Minute)
+		s.after(30 * time.Second)
+		Expect(s.inState(api.KeyRetiring)).To(Equal([]string{"k2"}))
+		Expect(s.status().Keys[1].LastUsedTime.Time).To(BeTemporally("==", noon))
+		Expect(s.events()).NotTo(ContainElement(HavePrefix("Warning RetiredKeyInUse")), "it was used before")
+
+		s.verifierReports("k2", s.clock.Now(), nil)
+		s.after(time.Second)
+		Expect(s.events()).To(ContainElement(HavePrefix("Warning RetiredKeyInUse")))
+		Expect(series("jwks_trust_issuer_retired_keys_in_use", s.key)).To(Equal([]float64{1}))
+		s.writes.take()
+		s.verifierReports("k2", s.clock.Now(), nil)
+		s.after(time.Second)
+		Expect(s.events()).To(BeEmpty(), "told once")
+		Expect(s.writes.take()).To(BeEmpty())
+		Expect(s.status().KeyUsage).To(HaveLen(1))
+		s.after(time.Hour)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(series("jwks_trust_issuer_retired_keys_in_use", s.key)).To(Equal([]float64{0}))
+	})
+
+	It("is called out for a key that signed before it was published", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		Expect(s.status().Keys[0].LastAbsentTime).To(BeNil(), "of the first set nothing is known")
+		s.issuer.Publish(key1(), key2())
+		s.after(8 * time.Minute)
+		Expect(s.status().Keys[1].LastAbsentTime.Time).To(BeTemporally("==", noon))
+		early := noon.Add(-10 * time.Minute)
+		s.verifierReports("k2", s.clock.Now(), &early)
+		s.events()
+		s.after(time.Second)
+		Expect(s.events()).To(ContainElement(HavePrefix("Warning KeyUsedEarly")))
+	})
+})

@@ -80,6 +80,9 @@ type outcome struct {
 	// lastSuccess is when the issuer last confirmed the trusted set; zero where
 	// only status knows.
 	lastSuccess time.Time
+	// lastAbsent is when the issuer's answer before this one came: a key that is
+	// new was not in it. Zero where that cannot be said.
+	lastAbsent time.Time
 	// withdrawn: nothing is trusted any more, because every key is compromised
 	// or revoked.
 	withdrawn bool
@@ -195,7 +198,7 @@ func recordKeys(next *api.IssuerStatus, issuer api.Issuer, out outcome, now time
 	trusted := slices.DeleteFunc(slices.Clone(old), func(k api.KeyStatus) bool { return !trustedState(k.State) })
 	if out.trusted != nil || out.withdrawn {
 		recordRotation(next, trusted, out.trusted, now)
-		trusted = listTrusted(old, out, now)
+		trusted = listTrusted(old, next.KeyUsage, out, now)
 	}
 	next.Keys = slices.Concat(trusted, listQuarantined(next, old, out.attempt, now), listRevoked(issuer.IssuerSpec(), old, trusted))
 }
@@ -236,7 +239,7 @@ func rotationOf(s *api.IssuerStatus) *api.RotationStatus {
 
 // listTrusted lists the keys of the trusted set, with the times that are already
 // known.
-func listTrusted(old []api.KeyStatus, out outcome, now time.Time) []api.KeyStatus {
+func listTrusted(old []api.KeyStatus, usage []api.KeyUsage, out outcome, now time.Time) []api.KeyStatus {
 	if out.trusted == nil {
 		return nil
 	}
@@ -252,6 +255,14 @@ func listTrusted(old []api.KeyStatus, out outcome, now time.Time) []api.KeyStatu
 			}
 		case out.confirmed():
 			ks.LastSeenTime = metav1.NewTime(now)
+		}
+		for _, u := range usage {
+			if u.Thumbprint == ks.Thumbprint {
+				ks.LastUsedTime, ks.EarlyUseTime = timeOrNil(u.LastUsedTime.Time), u.EarlyUseTime
+			}
+		}
+		if !slices.ContainsFunc(old, func(o api.KeyStatus) bool { return o.Thumbprint == ks.Thumbprint }) {
+			ks.LastAbsentTime = timeOrNil(out.lastAbsent)
 		}
 		keys = append(keys, ks)
 	}
@@ -313,7 +324,8 @@ func keyStatus(old []api.KeyStatus, k *keyset.Key, state api.KeyState, now time.
 	}
 	for _, before := range old {
 		if before.Thumbprint == ks.Thumbprint && before.KeyID == ks.KeyID {
-			ks.FirstSeenTime, ks.LastSeenTime = before.FirstSeenTime, before.LastSeenTime
+			ks.FirstSeenTime, ks.LastSeenTime, ks.LastAbsentTime = before.FirstSeenTime, before.LastSeenTime, before.LastAbsentTime
+			ks.LastUsedTime, ks.EarlyUseTime = before.LastUsedTime, before.EarlyUseTime
 		}
 	}
 	if state == api.KeyQuarantined {
@@ -497,7 +509,7 @@ func moved(old, next time.Time, limit time.Duration) bool {
 func timeless(s *api.IssuerStatus) *api.IssuerStatus {
 	c := s.DeepCopy()
 	c.NextRefreshTime = nil
-	c.RefreshRequestedAt = nil // the verifier's own
+	c.RefreshRequestedAt, c.KeyUsage = nil, nil // the verifier's own
 	if c.LastAttempt != nil {
 		c.LastAttempt.Time = metav1.Time{}
 	}
@@ -505,9 +517,20 @@ func timeless(s *api.IssuerStatus) *api.IssuerStatus {
 		c.Snapshot.LastSuccessTime, c.Snapshot.FreshUntil, c.Snapshot.ExpiresAt = nil, nil, nil
 	}
 	for i := range c.Keys {
-		c.Keys[i].LastSeenTime = metav1.Time{}
+		k := &c.Keys[i]
+		k.LastSeenTime = metav1.Time{}
+		k.LastUsedTime = nil
+		if usedThoughMissing(s.Keys[i]) {
+			k.LastUsedTime = k.MissingSince // that it is used is news, when is not
+		}
 	}
 	return c
+}
+
+// usedThoughMissing reports that a key which the issuer no longer publishes has
+// signed tokens since.
+func usedThoughMissing(k api.KeyStatus) bool {
+	return trustedState(k.State) && k.MissingSince != nil && k.LastUsedTime != nil && k.LastUsedTime.After(k.MissingSince.Time)
 }
 
 // windowOf is the time during which the snapshot that s describes is trusted.

@@ -169,13 +169,17 @@ func (s *scene) annotate(name, value string) {
 // verifierAsks requests a refresh as the verifier does.
 func (s *scene) verifierAsks() {
 	GinkgoHelper()
-	u := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{
-		"refreshRequestedAt": s.clock.Now().UTC().Format(metav1.RFC3339Micro),
-	}}}
+	s.verifierApplies("jwks-trust-verifier", map[string]any{"refreshRequestedAt": s.clock.Now().UTC().Format(metav1.RFC3339Micro)})
+}
+
+// verifierApplies fields of the status under a field manager.
+func (s *scene) verifierApplies(manager string, status map[string]any) {
+	GinkgoHelper()
+	u := &unstructured.Unstructured{Object: map[string]any{"status": status}}
 	u.SetGroupVersionKind(api.GroupVersion.WithKind(api.TrustedIssuerKind))
 	u.SetNamespace(s.key.Namespace)
 	u.SetName(s.key.Name)
-	Expect(server.Status().Apply(s.ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("jwks-trust-verifier"))).To(Succeed())
+	Expect(server.Status().Apply(s.ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(manager), client.ForceOwnership)).To(Succeed())
 }
 
 // reconcile runs the reconciler once, and again as long as it met a conflict.

@@ -85,10 +85,11 @@ func (h *forwardAuth) judge(ctx context.Context, header http.Header, object Obje
 	if malformed != nil {
 		return *malformed
 	}
-	v, _ := h.lookup.judge(ctx, c, issuer, h.now())
+	v, issuer := h.lookup.judge(ctx, c, issuer, h.now())
 	if v.Outcome == Accept && !(headerSafe(v.Claims.Subject) && headerSafe(v.Claims.Issuer)) {
 		v.Outcome, v.Reason, v.Claims = Refuse, ClaimNotHeaderSafe, nil
 	}
+	issuer.used(v, h.now())
 	return v
 }
 

@@ -73,6 +73,13 @@ type Issuer struct {
 	// revokedIDs are the kids of revoked keys, those that are not held included.
 	revokedIDs []string
 
+	// uses has the counters of the usable keys, by thumbprint; unknown those of
+	// tokens with unknown keys.
+	uses    map[string]*usedKey
+	unknown *unknownCounts
+	// removedIDs are the kids of keys that were trusted once.
+	removedIDs map[string]bool
+
 	// held is the last key set that status named.
 	held held
 	// recorded is the last success as status has it; success is the one that is
@@ -82,9 +89,9 @@ type Issuer struct {
 	keysGeneration int64
 	static         bool
 
-	// attempted is the last fetch that status has, and lookedUp the last one
-	// that was asked for and succeeded.
-	attempted, lookedUp time.Time
+	// attempted is the last fetch that status has; lookedUp the last one that was
+	// asked for and succeeded, and failed the last one that did not.
+	attempted, lookedUp, failed time.Time
 	// settled: what is held is the trusted set, and no other one is on its way.
 	settled bool
 	// replaced is closed when there is news, and this is no longer what is
@@ -138,13 +145,21 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 	}
 	endorsed := next.hold(recorded, data, before, own)
 	next.admit(status, object.IssuerSpec().RevokedKeys, endorsed)
+	next.countKeys(status, before)
 	next.recordFetches(status)
 	next.settled = endorsed && recorded.PendingDigest == "" && next.held.digest == recorded.Digest
 	return next
 }
 
-// recordFetches notes when the issuer was last asked for its keys.
+// recordFetches notes when the issuer was last asked for its keys, and which it
+// once had.
 func (i *Issuer) recordFetches(status *api.IssuerStatus) {
+	if status.Rotation != nil && len(status.Rotation.History) > 0 {
+		i.removedIDs = make(map[string]bool, len(status.Rotation.History))
+		for _, k := range status.Rotation.History {
+			i.removedIDs[k.KeyID] = true
+		}
+	}
 	if a := status.LastAttempt; a != nil {
 		i.attempted = a.Time.Time
 	}
@@ -154,6 +169,8 @@ func (i *Issuer) recordFetches(status *api.IssuerStatus) {
 		}
 		if h.Outcome == api.ReasonSucceeded {
 			i.lookedUp = h.StartTime.Time
+		} else {
+			i.failed = h.StartTime.Time
 		}
 	}
 }

@@ -23,11 +23,8 @@ import (
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
 
 // +kubebuilder:rbac:groups=jwks-trust.dev,resources=trustedissuers/status;clustertrustedissuers/status,verbs=patch
@@ -50,18 +47,10 @@ const (
 // asker asks the controller to refresh the keys of an issuer.
 type asker func(ctx context.Context, issuer *Issuer, at time.Time) error
 
-// statusAsker asks through the issuer's status. It owns that one field, and the
-// UID keeps it from asking for another object of the same name.
+// statusAsker asks through the issuer's status, by a field of its own.
 func statusAsker(c client.SubResourceClientConstructor) asker {
 	return func(ctx context.Context, issuer *Issuer, at time.Time) error {
-		stamp := at.UTC().Format(metav1.RFC3339Micro)
-		u := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"refreshRequestedAt": stamp}}}
-		u.SetGroupVersionKind(api.GroupVersion.WithKind(issuer.Object.Kind))
-		u.SetNamespace(issuer.Object.Namespace)
-		u.SetName(issuer.Object.Name)
-		u.SetUID(issuer.UID)
-		return c.SubResource("status").Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
-			client.FieldOwner(fieldManager), client.ForceOwnership)
+		return applyStatus(ctx, c, issuer, fieldManager, map[string]any{"refreshRequestedAt": at.UTC().Format(metav1.RFC3339Micro)})
 	}
 }
 
@@ -98,6 +87,30 @@ func (l *lookup) judge(ctx context.Context, c *candidate, issuer *Issuer, now ti
 	if l == nil || v.Reason != UnknownKey {
 		return v, issuer
 	}
+	v, issuer = l.lookUp(ctx, c, issuer, v, now)
+	issuer.countUnknown(c, v)
+	return v, issuer
+}
+
+// countUnknown counts what became of a token whose key was unknown. That it names
+// a key which was trusted once, anybody can claim.
+func (i *Issuer) countUnknown(c *candidate, v Verdict) {
+	outcome := unknownFound
+	switch {
+	case v.Reason != UnknownKey:
+	case c.token.HasKeyID && i.removedIDs[c.token.KeyID]:
+		outcome = unknownRemoved
+	case v.Outcome == Refuse:
+		outcome = unknownStill
+	default:
+		outcome = unknownNotLookedUp
+	}
+	i.unknown[outcome].Add(1)
+}
+
+// lookUp has the controller fetch the keys, unless that has been done lately, and
+// waits for them.
+func (l *lookup) lookUp(ctx context.Context, c *candidate, issuer *Issuer, v Verdict, now time.Time) (Verdict, *Issuer) {
 	ask, ok := l.enter(issuer, c.keyName(), now)
 	if !ok {
 		return v, issuer
@@ -204,6 +217,8 @@ func (l *lookup) wait(ctx context.Context, c *candidate, issuer *Issuer, arrived
 		case current.lookedUpSince(arrived):
 			l.remember(current, c.keyName(), l.now())
 			return c.verdict(Refuse, UnknownKey), current
+		case current.failed.After(arrived):
+			return v, current // nothing more will come
 		}
 		select {
 		case <-current.replaced:

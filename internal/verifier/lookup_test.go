@@ -143,7 +143,7 @@ func TestLookupFailedFetchIsNoAnswer(t *testing.T) {
 		d.answer = d.fetched(100*time.Millisecond, same, api.ReasonTimeout)
 		begun := time.Now()
 		d.Expect(d.bring(ec("new"))).To(outcome(CannotDecide, UnknownKey))
-		d.Expect(time.Since(begun)).To(Equal(lookupWait))
+		d.Expect(time.Since(begun)).To(BeNumerically("<", lookupWait), "nothing more would come")
 	})
 }
 

@@ -5,6 +5,7 @@ package verifier
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -105,6 +106,13 @@ func (s *Store) ForTokenReview(untrustedIssuer string) (*Issuer, bool) {
 		return nil, false
 	}
 	return candidates[0], true
+}
+
+// all are the issuers that are known now.
+func (s *Store) all() []*Issuer {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	return slices.Collect(maps.Values(s.byObject))
 }
 
 // setIssuer takes in an issuer object as it is now.

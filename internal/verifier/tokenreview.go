@@ -189,6 +189,7 @@ func (h *tokenReview) judge(ctx context.Context, spec authenticationv1.TokenRevi
 		return a
 	}
 	a.user, a.audiences = user, audiences
+	issuer.used(a.verdict, h.now())
 	return a
 }
 

@@ -61,6 +61,8 @@ type Verdict struct {
 	// Claims are those of an accepted token; nil otherwise.
 	Claims *Claims
 
+	// thumbprint is that of the key that signed an accepted token.
+	thumbprint string
 	// untrustedIssuer and untrustedKeyID are for the log.
 	untrustedIssuer, untrustedKeyID string
 }
@@ -112,6 +114,7 @@ func (c *candidate) judge(issuer *Issuer, now time.Time) Verdict {
 		return c.verdict(Refuse, SignatureInvalid)
 	}
 	v := c.verdict(Accept, Accepted)
+	v.thumbprint = key.Thumbprint()
 	v.Claims = &c.untrustedClaims // the signature vouches for them now
 	return v
 }

@@ -26,7 +26,7 @@ FUZZTIME ?= 20s
 help: ## Show this text.
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [NAME=value]" } \
 		/^##@/ { print "\n" substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "KUBEBUILDER_ASSETS=DIR   use the etcd, kube-apiserver and kubectl found there"
 
@@ -66,6 +66,11 @@ test: $(CONTROLPLANE) ## Run all tests, with -race, in random order. PKG=./inter
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane: seconds.
 	@go test -short -shuffle=on $(or $(PKG),./...)
+
+.PHONY: bench-lifecycle
+bench-lifecycle: build $(CONTROLPLANE) ## Measure rotation, a flood of unknown keys, and hung issuers. BENCHFLAGS='-only rotation'
+	@go build -o bin/lifecycle ./test/lifecycle
+	@bin/lifecycle $(BENCHFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (20s).

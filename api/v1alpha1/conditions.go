@@ -68,6 +68,8 @@ const (
 	ReasonSucceeded = "Succeeded"
 	// ReasonStatic: the keys are given inline.
 	ReasonStatic = "Static"
+	// ReasonSuspended: spec.suspend stops all fetches.
+	ReasonSuspended = "Suspended"
 	// ReasonCABundleUnavailable: spec.caBundleRef names something that is not
 	// there, cannot be read, or holds no certificate.
 	ReasonCABundleUnavailable = "CABundleUnavailable"

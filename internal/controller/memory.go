@@ -6,8 +6,10 @@ package controller
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
@@ -21,6 +23,9 @@ type memory struct {
 	last *attemptMemory
 	// running is the fetch that is under way; nil when none is.
 	running *running
+	// wanted is the verifier's request that was seen last, and wantedSince when.
+	wanted      metav1.MicroTime
+	wantedSince time.Time
 	// again: something asked for a look while a fetch was under way.
 	again bool
 	// document is what the keys were last read from.
@@ -52,9 +57,26 @@ type memory struct {
 type running struct {
 	done chan struct{}
 	got  sourced
+	// left: nobody waits for it any more; its end has to wake the issuer.
+	left atomic.Bool
 	// missed: the issuer was looked at meanwhile, and has to be looked at again.
 	missed bool
 }
+
+// awaitBriefly gives the fetch the time that quick ones need.
+func (f *running) awaitBriefly() {
+	timer := time.NewTimer(briefly)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+	case <-timer.C:
+		f.left.Store(true)
+	}
+}
+
+// briefly is how long a reconciliation waits for a fetch before it leaves it to
+// itself: quick ones, and shared answers, then need no second reconciliation.
+const briefly = 20 * time.Millisecond
 
 // ended reports whether the fetch is over.
 func (f *running) ended() bool {
@@ -64,6 +86,17 @@ func (f *running) ended() bool {
 	default:
 		return false
 	}
+}
+
+// since is when the verifier's request was first seen by this process.
+func (m *memory) since(requested *metav1.MicroTime, now time.Time) time.Time {
+	if requested == nil {
+		return time.Time{}
+	}
+	if !m.wanted.Equal(requested) {
+		m.wanted, m.wantedSince = *requested, now
+	}
+	return m.wantedSince
 }
 
 // discovered is the outcome of discovery under one generation of the spec.

@@ -14,7 +14,8 @@
 //	news         another issuer object has got another document from the same
 //	             source
 //	unknown key  the verifier has met a token with a key that is not in the set;
-//	             at most every unknownKeySpacing, counted from the last attempt
+//	             at most every unknownKeySpacing, counted from the last attempt,
+//	             and only while somebody waits for it
 //	lost         the trusted keys are in no ConfigMap and not in memory
 //	unconfirmed  no success is on record, or one that lies in the future
 //	scheduled    the refresh point, or the end of the backoff, has come
@@ -44,6 +45,12 @@ const (
 	// unknownKeySpacing is the floor between the last attempt and a fetch that
 	// the verifier asked for: tokens are made by anybody.
 	unknownKeySpacing = 30 * time.Second
+	// unknownKeyPatience is how long somebody waits for such a fetch: a later one
+	// would come for nobody. Two replicas that meet a new key at the same time ask
+	// twice, and one fetch has answered both.
+	unknownKeyPatience = 3 * time.Second
+	// shareWithNew is how old an answer may be for an issuer object that is new.
+	shareWithNew = time.Minute
 	// refreshPoint is the part of the lifetime after which a refresh is due, and
 	// refreshJitter how far it is spread to either side.
 	refreshPoint, refreshJitter = 0.8, 0.1
@@ -62,6 +69,8 @@ type planInput struct {
 	// request is the value of the refresh annotation, and approved that of the
 	// one that approves of a quarantined set.
 	request, approved string
+	// wantedSince is when the verifier's request was first seen.
+	wantedSince time.Time
 	// last is what this process remembers of its own attempts; nil after a
 	// restart, when only status speaks.
 	last *attemptMemory
@@ -144,6 +153,9 @@ func (in planInput) acceptable(c cause) (notBefore time.Time, maxAge time.Durati
 	case unknownKey:
 		return in.now.Add(1 - unknownKeySpacing), 0
 	}
+	if in.attemptedGeneration() < 0 { // a new object takes what others have
+		return in.now.Add(1 - minAttemptSpacing), shareWithNew
+	}
 	return in.now.Add(1 - minAttemptSpacing), 0
 }
 
@@ -174,7 +186,9 @@ func (in planInput) causes() []cause {
 	add(in.approves(), "approved", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(in.missing() != nil, secondLook, later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.backoff()))
 	add(in.news, news, in.now)
-	add(in.wanted(), unknownKey, later(in.spaced(unknownKeySpacing), in.backoff()))
+	if lookUp := later(later(in.now, in.spaced(unknownKeySpacing)), in.backoff()); lookUp.Before(in.wantedSince.Add(unknownKeyPatience)) {
+		add(in.wanted(), unknownKey, lookUp)
+	}
 	add(in.lost, "lost", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(in.unconfirmed(), "unconfirmed", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(true, scheduled, in.scheduled())
@@ -228,7 +242,7 @@ func (in planInput) attemptedGeneration() int64 {
 	if in.last != nil {
 		return in.last.generation
 	}
-	if c := findCondition(in.status, api.ConditionFetched); c != nil && in.status.LastAttempt != nil {
+	if c := findCondition(in.status, api.ConditionFetched); c != nil && c.Status != metav1.ConditionUnknown && in.status.LastAttempt != nil {
 		return c.ObservedGeneration
 	}
 	return -1

@@ -46,6 +46,9 @@ func TestPlanFetch(t *testing.T) {
 	waiting.Rotation = &api.RotationStatus{CandidateDigest: "sha256:2"}
 	waiting.LastAttempt.Reason = api.ReasonQuarantined
 
+	unanswered := known(ago(time.Minute), ahead(7*time.Minute))
+	unanswered.Conditions[0].Status = metav1.ConditionUnknown
+
 	for name, tc := range map[string]struct {
 		status     *api.IssuerStatus
 		last       *attemptMemory
@@ -55,7 +58,9 @@ func TestPlanFetch(t *testing.T) {
 		static     bool
 		suspended  bool
 		approved   string
-		want       plan
+		// wantedSince is now where it is zero.
+		wantedSince time.Time
+		want        plan
 	}{
 		"a new object is fetched at once": {
 			status: &api.IssuerStatus{}, want: plan{fetch: true, why: "changed"},
@@ -117,12 +122,20 @@ func TestPlanFetch(t *testing.T) {
 		"THREATS 37: unknown keys lead to one fetch in 30 s, counted from the last attempt": {
 			status: wanted(ago(time.Minute), ahead(7*time.Minute)),
 			last:   &attemptMemory{started: ago(10 * time.Second), generation: 1, next: ahead(7 * time.Minute)},
-			want:   plan{next: ahead(20 * time.Second)},
+			want:   plan{next: ahead(7 * time.Minute)},
+		},
+		"an unknown key that can be looked up while somebody waits is, a moment later": {
+			status: wanted(ago(time.Minute), ahead(7*time.Minute)),
+			last:   &attemptMemory{started: ago(28 * time.Second), generation: 1, next: ahead(7 * time.Minute)},
+			want:   plan{next: ahead(2 * time.Second)},
 		},
 		"THREATS 37: and to none while the issuer fails": {
 			status: wanted(ago(time.Minute), ahead(7*time.Minute)),
 			last:   &attemptMemory{started: ago(time.Minute), generation: 1, failures: 6, next: ahead(4 * time.Minute)},
 			want:   plan{next: ahead(4 * time.Minute)},
+		},
+		"nobody waits for ever: an old request leads to no fetch": {
+			status: wanted(ago(time.Minute), ahead(7*time.Minute)), wantedSince: ago(4 * time.Second), want: plan{next: ahead(7 * time.Minute)},
 		},
 		"unknown keys do not put off what is due anyway": {
 			status: wanted(ago(8*time.Minute), noon),
@@ -147,6 +160,9 @@ func TestPlanFetch(t *testing.T) {
 			last: &attemptMemory{started: ago(time.Second), generation: 8, next: ahead(time.Minute)},
 			want: plan{next: ahead(4 * time.Second)},
 		},
+		"a spec that was seen but never tried is tried, after a restart too": {
+			status: unanswered, want: plan{fetch: true, why: "changed"},
+		},
 		"lost keys are fetched again": {
 			status: known(ago(time.Minute), ahead(7*time.Minute)), lost: true, want: plan{fetch: true, why: "lost"},
 		},
@@ -169,10 +185,13 @@ func TestPlanFetch(t *testing.T) {
 				spec = &api.IssuerSpec{JWKS: `{"keys":[]}`}
 			}
 			spec.Suspend = &tc.suspended
+			if tc.wantedSince.IsZero() {
+				tc.wantedSince = noon
+			}
 			generation := max(tc.generation, 1)
 			got := planFetch(planInput{
 				now: noon, generation: generation, spec: spec, status: tc.status,
-				request: tc.request, approved: tc.approved, last: tc.last, lost: tc.lost,
+				request: tc.request, approved: tc.approved, last: tc.last, lost: tc.lost, wantedSince: tc.wantedSince,
 			})
 			got.notBefore, got.maxAge = time.Time{}, 0 // TestSharedAnswers
 			g.Expect(got).To(Equal(tc.want))

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
@@ -31,6 +32,10 @@ type follower struct {
 	key  types.NamespacedName
 }
 
+func followerOf(issuer api.Issuer) follower {
+	return follower{issuer.IssuerKind(), types.NamespacedName{Namespace: issuer.GetNamespace(), Name: issuer.GetName()}}
+}
+
 // NewQueue is a queue that no controller listens to yet.
 func NewQueue() *Queue {
 	return &Queue{
@@ -50,13 +55,25 @@ func (q *Queue) listen(kind string) func(context.Context, workqueue.TypedRateLim
 	}
 }
 
+// priority of an issuer in the queue. Those that only follow what another has
+// found wait for those that somebody waits for.
+const (
+	ordinary  = 0
+	following = -10
+)
+
 // wake has an issuer reconciled.
-func (q *Queue) wake(kind string, key types.NamespacedName) {
+func (q *Queue) wake(f follower, priority int) {
 	q.mu.Lock()
-	to := q.queues[kind]
+	to := q.queues[f.kind]
 	q.mu.Unlock()
-	if to != nil {
-		to.Add(reconcile.Request{NamespacedName: key})
+	request := reconcile.Request{NamespacedName: f.key}
+	switch to := to.(type) {
+	case nil:
+	case priorityqueue.PriorityQueue[reconcile.Request]:
+		to.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, request)
+	default:
+		to.Add(request)
 	}
 }
 
@@ -65,7 +82,7 @@ func (q *Queue) follow(issuer api.Issuer, source fetch.Identity) {
 	if q == nil {
 		return
 	}
-	f := follower{issuer.IssuerKind(), types.NamespacedName{Namespace: issuer.GetNamespace(), Name: issuer.GetName()}}
+	f := followerOf(issuer)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.drop(f)
@@ -107,6 +124,6 @@ func (q *Queue) Changed(source fetch.Identity) {
 	}
 	q.mu.Unlock()
 	for _, f := range all {
-		q.wake(f.kind, f.key)
+		q.wake(f, following)
 	}
 }

@@ -311,8 +311,11 @@ func (r *Reconciler) begin(ctx context.Context, issuer api.Issuer, p plan, m *me
 	}
 	go func() {
 		run(context.WithoutCancel(ctx)) // the fetch is bounded in time
-		r.Queue.wake(object.IssuerKind(), client.ObjectKeyFromObject(object))
+		if f.left.Load() {
+			r.Queue.wake(followerOf(object), ordinary)
+		}
 	}()
+	f.awaitBriefly()
 	return f
 }
 
@@ -350,6 +353,8 @@ func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, 
 		readmit:  m.readmit,
 		lost:     trusted == nil && s.Snapshot != nil && s.Snapshot.Digest != "",
 		news:     r.news(m),
+
+		wantedSince: m.since(s.RefreshRequestedAt, now),
 	})
 }
 

@@ -191,8 +191,11 @@ func TestSharedAnswers(t *testing.T) {
 		"asked for: new": {
 			planInput{status: known(noon.Add(-8*time.Minute), noon), last: last, request: "now"}, noon.Add(1 - minAttemptSpacing), 0,
 		},
+		"a new object: a success of the last minute": {
+			planInput{status: &api.IssuerStatus{}}, noon.Add(1 - minAttemptSpacing), time.Minute,
+		},
 		"an unknown key: of the last 30 s": {
-			planInput{status: wanted}, noon.Add(1 - unknownKeySpacing), 0,
+			planInput{status: wanted, wantedSince: noon}, noon.Add(1 - unknownKeySpacing), 0,
 		},
 		"a second look: at least 30 s after the first": {
 			planInput{status: missed}, noon.Add(-30 * time.Second), 0,

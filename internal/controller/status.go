@@ -343,7 +343,7 @@ func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 			ObservedGeneration: next.ObservedGeneration, LastTransitionTime: metav1.NewTime(now),
 		})
 	}
-	setFetched(next, out, set)
+	setFetched(next, issuer.IssuerSpec(), out, set)
 	setPublished(next, out, set)
 
 	state := windowOf(issuer, next.Snapshot).State(now)
@@ -354,13 +354,17 @@ func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	setRetiring(next, issuer.IssuerSpec(), state, set)
 	setSuspended(next, out.attempt, set)
 	setStalled(next, out, set)
-	setReady(next, state, set)
+	setReady(next, issuer.IssuerSpec(), state, set)
 }
 
 // setCondition sets one condition of the status under construction.
 type setCondition func(kind string, status metav1.ConditionStatus, reason, message string)
 
-func setFetched(next *api.IssuerStatus, out outcome, set setCondition) {
+func setFetched(next *api.IssuerStatus, spec *api.IssuerSpec, out outcome, set setCondition) {
+	if spec.Suspended() && !spec.Static() {
+		set(api.ConditionFetched, metav1.ConditionUnknown, api.ReasonSuspended, "spec.suspend stops all fetches; set it to false to go on.")
+		return
+	}
 	if a := out.attempt; a != nil {
 		set(api.ConditionFetched, conditionStatus(a.succeeded), a.reason, a.message)
 		return
@@ -452,13 +456,13 @@ func setStalled(next *api.IssuerStatus, out outcome, set setCondition) {
 }
 
 // setReady sums up, in the order of what stands in the way first.
-func setReady(next *api.IssuerStatus, state snapshot.State, set setCondition) {
+func setReady(next *api.IssuerStatus, spec *api.IssuerSpec, state snapshot.State, set setCondition) {
 	fetched := findCondition(next, api.ConditionFetched)
 	published := findCondition(next, api.ConditionSnapshotPublished)
 	ready := func(status metav1.ConditionStatus, reason, message string) {
 		set(api.ConditionReady, status, reason, message)
 	}
-	behind := next.Snapshot.ObservedGeneration != next.ObservedGeneration
+	behind := next.Snapshot.ObservedGeneration != next.ObservedGeneration && !spec.Suspended()
 	switch {
 	case published.Status == metav1.ConditionFalse:
 		ready(metav1.ConditionFalse, published.Reason, published.Message)

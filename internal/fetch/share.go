@@ -29,7 +29,7 @@ import (
 const (
 	// perHost and atOnce bound the requests under way, to one host and in all. A
 	// host that hangs holds its own slots only.
-	perHost, atOnce = 4, 256
+	perHost, atOnce = 8, 512
 	// maxKept is the largest document, and maxKeptInAll the size of all of them,
 	// in bytes, that are kept to be given to others and to be revalidated.
 	maxKept, maxKeptInAll = 64 << 10, 64 << 20

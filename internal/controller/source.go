@@ -181,6 +181,9 @@ func (s sourced) parsed(document []byte, issuer api.Issuer) sourced {
 		Revoked:    revoked(issuer),
 	})
 	s.compromised, s.skipped = parsed.Compromised, len(parsed.Skipped)
+	if hint := time.Duration(parsed.RefreshHint) * time.Second; hint > 0 && (!s.hasLifetime || hint < s.lifetime) {
+		s.lifetime, s.hasLifetime = hint, true
+	}
 	if err != nil {
 		return s.failed(err)
 	}

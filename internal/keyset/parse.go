@@ -87,6 +87,10 @@ type Parsed struct {
 	// Compromised are the keys of which the document has the private part, each
 	// once.
 	Compromised []Compromised
+	// RefreshHint is how often the document itself asks to be read again, in
+	// seconds, at most a week ("spiffe_refresh_hint", SPIFFE Trust Domain and
+	// Bundle section 4.1.2); zero where it does not say.
+	RefreshHint int64
 }
 
 // Error says why a document yields no set.
@@ -110,7 +114,7 @@ type candidate struct {
 // Parse admits the keys of a JSON Web Key Set (RFC 7517 section 5), or of
 // Firebase's map from kid to PEM certificate. Its errors are *Error.
 func Parse(document []byte, p Policy) (Parsed, error) {
-	entries, err := split(document)
+	entries, hint, err := split(document)
 	if err != nil {
 		return Parsed{}, err
 	}
@@ -120,7 +124,7 @@ func Parse(document []byte, p Policy) (Parsed, error) {
 	case n > MaxKeys:
 		return Parsed{}, &Error{ReasonTooManyKeys, fmt.Sprintf("The key set has %d keys, over the limit of %d; have the issuer drop old ones.", n, MaxKeys)}
 	}
-	var out Parsed
+	out := Parsed{RefreshHint: hint}
 	admitted := out.admit(entries, p)
 	admitted = out.dropRevoked(admitted, p)
 	admitted = out.dropDuplicates(admitted)
@@ -149,27 +153,37 @@ func (e entry) parse(parser *jose.Parser) (*Key, error) {
 }
 
 // split takes the document apart without judging its keys.
-func split(document []byte) ([]entry, error) {
+func split(document []byte) (entries []entry, hint int64, err error) {
 	members, err := jose.Members(document)
 	if err != nil {
-		return nil, notAKeySet(notJSON(document, err))
+		return nil, 0, notAKeySet(notJSON(document, err))
 	}
 	raw, has := members["keys"]
 	if !has {
 		if entries := certificates(members); entries != nil {
-			return entries, nil
+			return entries, 0, nil
 		}
-		return nil, notAKeySet(whatElse(members))
+		return nil, 0, notAKeySet(whatElse(members))
 	}
 	var list []json.RawMessage
 	if raw[0] != '[' || json.Unmarshal(raw, &list) != nil {
-		return nil, notAKeySet(`its member "keys" is not an array`)
+		return nil, 0, notAKeySet(`its member "keys" is not an array`)
 	}
-	entries := make([]entry, 0, len(list))
+	entries = make([]entry, 0, len(list))
 	for i, k := range list {
 		entries = append(entries, entry{index: i, kid: kidOf(k), raw: k})
 	}
-	return entries, nil
+	return entries, refreshHint(members["spiffe_refresh_hint"]), nil
+}
+
+// refreshHint reads a number of seconds. What is none says nothing.
+func refreshHint(raw json.RawMessage) int64 {
+	const week = 7 * 24 * 3600
+	var seconds int64
+	if raw == nil || json.Unmarshal(raw, &seconds) != nil || seconds <= 0 {
+		return 0
+	}
+	return min(seconds, week)
 }
 
 // certificates reads a map from kid to PEM certificate; nil if it is none.

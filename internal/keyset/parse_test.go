@@ -437,3 +437,16 @@ func certificate(t testing.TB, private crypto.Signer) string {
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
+
+func TestRefreshHint(t *testing.T) {
+	key := document(t, newKey("a").JWK())
+	for text, want := range map[string]int64{
+		"300": 300, "0": 0, "-1": 0, `"300"`: 0, "1.5": 0, "1e999": 0, "[1]": 0, "null": 0,
+		"9223372036854775807": 604800,
+	} {
+		parsed, err := keyset.Parse([]byte(`{"spiffe_refresh_hint":`+text+`,`+string(key)[1:]), keyset.Policy{})
+		if err != nil || parsed.RefreshHint != want {
+			t.Errorf("%s: got %v, %v", text, parsed.RefreshHint, err)
+		}
+	}
+}

@@ -19,39 +19,15 @@ import (
 var issuerLabels = []string{"kind", "namespace", "name"}
 
 var (
-	lastSuccessTime = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_last_success_timestamp_seconds",
-		Help: "When the issuer last confirmed its keys, in Unix time.",
-	}, issuerLabels)
-	freshUntilTime = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_fresh_until_timestamp_seconds",
-		Help: "When the trusted keys become stale unless a refresh succeeds, in Unix time. Absent for static keys.",
-	}, issuerLabels)
-	expiryTime = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_expiry_timestamp_seconds",
-		Help: "When the trusted keys expire unless a refresh succeeds, in Unix time. Absent for static keys.",
-	}, issuerLabels)
-	trustedKeys = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_keys",
-		Help: "How many keys of the issuer are trusted.",
-	}, issuerLabels)
-	readyIssuers = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_ready",
-		Help: "1 while the condition Ready is True, else 0.",
-	}, issuerLabels)
-	retiringKeys = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_retiring_keys",
-		Help: "How many of the trusted keys the issuer no longer publishes.",
-	}, issuerLabels)
-	retiredKeysInUse = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_retired_keys_in_use",
-		Help: "How many trusted keys sign tokens although the issuer no longer publishes them.",
-	}, issuerLabels)
-	suspendedRotations = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "jwks_trust_issuer_rotation_suspended",
-		Help: "1 while a key set is quarantined until somebody approves it, else 0.",
-	}, issuerLabels)
-	rotations = prometheus.NewCounterVec(prometheus.CounterOpts{
+	lastSuccessTime    = gauge("jwks_trust_issuer_last_success_timestamp_seconds", "When the issuer last confirmed its keys, in Unix time.")
+	freshUntilTime     = gauge("jwks_trust_issuer_fresh_until_timestamp_seconds", "When the trusted keys become stale unless a refresh succeeds, in Unix time. Absent for static keys.")
+	expiryTime         = gauge("jwks_trust_issuer_expiry_timestamp_seconds", "When the trusted keys expire unless a refresh succeeds, in Unix time. Absent for static keys.")
+	trustedKeys        = gauge("jwks_trust_issuer_keys", "How many keys of the issuer are trusted.")
+	readyIssuers       = gauge("jwks_trust_issuer_ready", "1 while the condition Ready is True, else 0.")
+	retiringKeys       = gauge("jwks_trust_issuer_retiring_keys", "How many of the trusted keys the issuer no longer publishes.")
+	retiredKeysInUse   = gauge("jwks_trust_issuer_retired_keys_in_use", "How many trusted keys sign tokens although the issuer no longer publishes them.")
+	suspendedRotations = gauge("jwks_trust_issuer_rotation_suspended", "1 while a key set is quarantined until somebody approves it, else 0.")
+	rotations          = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "jwks_trust_issuer_rotations_total",
 		Help: "How often the trusted key set has changed since this manager started.",
 	}, issuerLabels)
@@ -60,6 +36,11 @@ var (
 		Help: "Fetches of the issuer's keys by outcome: a reason of the condition Fetched.",
 	}, append([]string{"outcome"}, issuerLabels...))
 )
+
+// gauge is a value of each issuer.
+func gauge(name, help string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, issuerLabels)
+}
 
 // deletable is what all our vectors can do.
 type deletable interface {

@@ -37,7 +37,7 @@ func run(ctx context.Context, manager string, keep bool) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			w.printLog()
+			w.manager.PrintLog()
 		}
 		w.close()
 	}()

@@ -166,7 +166,7 @@ func rotate(ctx context.Context, w *world) error {
 	say("that at most once in 30 s, so just after the start this takes a moment ...")
 	token := w.token(w.newKey, audience)
 	var took time.Duration
-	err := within(ctx, 45*time.Second, time.Second, "the new key", func() (bool, error) {
+	err := harness.Within(ctx, 45*time.Second, time.Second, "the new key", func() (bool, error) {
 		asked := time.Now()
 		got, err := w.ask(ordersPath, token)
 		took = time.Since(asked)
@@ -215,7 +215,7 @@ func outage(ctx context.Context, w *world) error {
 	w.stopped = time.Now()
 	say(fmt.Sprintf("The issuer refuses connections. Its keys stay fresh for their cacheTTL, %s here.", staleAfter))
 	token := w.token(w.newKey, audience)
-	err := within(ctx, staleAfter+30*time.Second, 2*time.Second, "the keys to become stale", func() (bool, error) {
+	err := harness.Within(ctx, staleAfter+30*time.Second, 2*time.Second, "the keys to become stale", func() (bool, error) {
 		got, err := w.ask(ordersPath, token)
 		if err != nil || got.status != http.StatusOK {
 			return false, errors.Join(err, fmt.Errorf("a good token got %d (%s) during the outage", got.status, got.reason))

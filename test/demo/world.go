@@ -3,18 +3,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -32,9 +29,7 @@ type world struct {
 	address  string // of the verifier
 	client   *http.Client
 	issuer   *testissuer.Issuer
-	manager  *exec.Cmd
-	exited   chan struct{}
-	log      *os.File
+	manager  *harness.Manager
 	kubeconf string
 
 	// what the steps hand on to each other
@@ -46,10 +41,10 @@ type world struct {
 
 // newWorld starts all parts but the manager's objects: the steps do the rest.
 func newWorld(ctx context.Context, managerBinary string) (w *world, err error) {
-	w = &world{exited: make(chan struct{})}
+	w = &world{}
 	defer func() {
 		if err != nil {
-			w.printLog()
+			w.manager.PrintLog()
 			w.close()
 		}
 	}()
@@ -150,44 +145,15 @@ func (w *world) startManager(ctx context.Context, binary string) error {
 	if err := clientcmd.WriteToFile(*admin, w.path("manager.yaml")); err != nil {
 		return err
 	}
-	probes, err := harness.FreeAddress()
-	if err != nil {
-		return err
-	}
-	if w.log, err = os.Create(w.path("manager.log")); err != nil {
-		return err
-	}
-	w.manager = exec.Command(binary, //nolint:gosec // the binary that make built
+	w.manager, err = harness.StartManager(ctx, binary, "the manager", w.path("manager.log"),
 		"--kubeconfig", w.path("manager.yaml"),
-		"--operator-namespace", harness.OperatorNamespace,
 		"--verifier-bind-address", w.address,
 		"--tls-cert-file", w.path("server.crt"), "--tls-private-key-file", w.path("server.key"),
 		"--tokenreview-client-ca-file", w.path("ca.crt"),
 		"--api-audiences", apiAudience,
-		"--egress-allow-cidr", "127.0.0.0/8",
-		"--health-probe-bind-address", probes,
 		"--zap-log-level", "debug",
 	)
-	w.manager.Stdout, w.manager.Stderr = w.log, w.log
-	if err := w.manager.Start(); err != nil {
-		return fmt.Errorf("starting the manager (make build makes it): %w", err)
-	}
-	go func() {
-		_ = w.manager.Wait() // its exit is what matters, not the code
-		close(w.exited)
-	}()
-	return within(ctx, 60*time.Second, 250*time.Millisecond, "the manager to become ready", func() (bool, error) {
-		select {
-		case <-w.exited:
-			return false, errors.New("the manager ended")
-		default:
-		}
-		resp, err := http.Get("http://" + probes + "/readyz") //nolint:noctx // a loopback address of ours
-		if err != nil {
-			return false, nil //nolint:nilerr // not listening yet
-		}
-		return resp.StatusCode == http.StatusOK, resp.Body.Close()
-	})
+	return err
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
@@ -263,7 +229,7 @@ Everything keeps running until you press Ctrl-C. In another terminal:
   curl -i --cacert %s -H "Authorization: Bearer $TOKEN" https://%s/forward-auth/ns/orders/orders
   kubectl --token="$TOKEN" auth whoami
   tail -f %s
-`, w.kubeconf, harness.Assets(), w.path("token"), w.path("ca.crt"), w.address, w.path("manager.log"))
+`, w.kubeconf, harness.Assets(), w.path("token"), w.path("ca.crt"), w.address, w.manager.LogPath)
 	token := w.newKey.Sign(testissuer.Claims(w.issuer.URL(), "alice", audience, time.Now(), 24*time.Hour))
 	if err := w.write("token", []byte(token)); err != nil {
 		return err
@@ -274,14 +240,7 @@ Everything keeps running until you press Ctrl-C. In another terminal:
 
 // close stops everything and removes the files.
 func (w *world) close() {
-	if w.manager != nil && w.manager.Process != nil {
-		_ = w.manager.Process.Signal(syscall.SIGTERM) // it may have ended already
-		select {
-		case <-w.exited:
-		case <-time.After(30 * time.Second):
-			_ = w.manager.Process.Kill()
-		}
-	}
+	w.manager.Stop()
 	if w.issuer != nil {
 		w.issuer.Close()
 	}
@@ -290,51 +249,7 @@ func (w *world) close() {
 			fmt.Fprintln(os.Stderr, "stopping the control plane:", err)
 		}
 	}
-	if w.log != nil {
-		_ = w.log.Close()
-	}
 	_ = os.RemoveAll(w.dir)
-}
-
-// printLog shows the end of the manager's log, for a step that failed.
-func (w *world) printLog() {
-	if w.log == nil {
-		return
-	}
-	content, err := os.ReadFile(w.path("manager.log"))
-	if err != nil {
-		return
-	}
-	const most = 8 << 10
-	if len(content) > most {
-		content = content[len(content)-most:]
-	}
-	fmt.Fprintf(os.Stderr, "\nThe end of the manager's log:\n")
-	_, _ = io.Copy(os.Stderr, bytes.NewReader(content))
-}
-
-// within looks for a condition every so often, with a sign of life every ten seconds.
-func within(ctx context.Context, limit, every time.Duration, what string, done func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	started, told := time.Now(), time.Now()
-	for {
-		ok, err := done()
-		if ok || err != nil {
-			return err
-		}
-		if time.Since(told) >= 10*time.Second {
-			told = time.Now()
-			say(fmt.Sprintf("... waiting for %s (%s)", what, time.Since(started).Round(time.Second)))
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited %s for %s", time.Since(started).Round(time.Second), what)
-		case <-tick.C:
-		}
-	}
 }
 
 func say(line string) { fmt.Println("   " + line) }

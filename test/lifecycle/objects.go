@@ -17,6 +17,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
 // spacing is how often an issuer is asked because of an unknown key, with a margin
@@ -229,7 +230,7 @@ func (f *fetches) since(start time.Time) []time.Time {
 // key would make the manager ask at once. What was requested before is over then.
 func (f *fetches) quiet(ctx context.Context) error {
 	started := time.Now()
-	return within(ctx, 4*spacing, 100*time.Millisecond, "30 s without a fetch", func() (bool, error) {
+	return harness.Within(ctx, 4*spacing, 100*time.Millisecond, "30 s without a fetch", func() (bool, error) {
 		last := started
 		if all := f.since(started); len(all) > 0 {
 			last = all[len(all)-1]

@@ -145,14 +145,14 @@ func insist(ctx context.Context, v verifiers, m *replica, name, token string) (r
 		status, reason, err := v.ask(ctx, m, name, token)
 		switch {
 		case err != nil:
-			return refused, fmt.Errorf("asking %s: %w", m.name, err)
+			return refused, fmt.Errorf("asking %s: %w", m.Name, err)
 		case status == http.StatusOK:
 			return refused, nil
 		}
 		refused++
 		select {
 		case <-ctx.Done():
-			return refused, fmt.Errorf("%s still answered %d (%s) after %s", m.name, status, reason, acceptLimit)
+			return refused, fmt.Errorf("%s still answered %d (%s) after %s", m.Name, status, reason, acceptLimit)
 		case <-time.After(retryAfter):
 		}
 	}

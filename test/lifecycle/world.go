@@ -3,17 +3,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,11 +47,9 @@ type world struct {
 
 // replica is a manager.
 type replica struct {
-	name    string
+	*harness.Manager
+
 	address string // of forward-auth
-	cmd     *exec.Cmd
-	exited  chan struct{}
-	log     *os.File
 }
 
 // newWorld starts a control plane and the managers. On an error nothing is left.
@@ -146,59 +140,23 @@ func (w *world) kubectl(ctx context.Context, args ...string) (string, error) {
 // startManager starts one and waits until it is ready. A manager that was started is
 // returned in any case, to be stopped.
 func (w *world) startManager(ctx context.Context, binary, name string) (*replica, error) {
-	m := &replica{name: name, exited: make(chan struct{})}
-	probes, err := harness.FreeAddress()
+	address, err := harness.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	if m.address, err = harness.FreeAddress(); err != nil {
+	m, err := harness.StartManager(ctx, binary, name, w.path(name+".log"),
+		"--kubeconfig", w.path("manager.yaml"), "--leader-elect", "--verifier-http-bind-address", address)
+	if m == nil {
 		return nil, err
 	}
-	if m.log, err = os.Create(w.path(name + ".log")); err != nil {
-		return nil, err
-	}
-	m.cmd = exec.Command(binary, //nolint:gosec // the binary that make built
-		"--kubeconfig", w.path("manager.yaml"),
-		"--operator-namespace", harness.OperatorNamespace,
-		"--leader-elect",
-		"--verifier-http-bind-address", m.address,
-		"--egress-allow-cidr", "127.0.0.0/8",
-		"--health-probe-bind-address", probes,
-	)
-	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
-	if err := m.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the manager (make build makes it): %w", errors.Join(err, m.log.Close()))
-	}
-	go func() {
-		_ = m.cmd.Wait() // its exit is what matters, not the code
-		close(m.exited)
-	}()
-	return m, within(ctx, time.Minute, 100*time.Millisecond, name+" to become ready", func() (bool, error) {
-		if m.ended() {
-			return false, errors.New("the manager ended")
-		}
-		resp, err := http.Get("http://" + probes + "/readyz") //nolint:noctx // a loopback address of ours
-		if err != nil {
-			return false, nil //nolint:nilerr // not listening yet
-		}
-		return resp.StatusCode == http.StatusOK, resp.Body.Close()
-	})
-}
-
-func (m *replica) ended() bool {
-	select {
-	case <-m.exited:
-		return true
-	default:
-		return false
-	}
+	return &replica{m, address}, err
 }
 
 // check reports a manager that ended, which makes every figure worthless.
 func (w *world) check() error {
 	for _, m := range w.managers {
-		if m.ended() {
-			return fmt.Errorf("%s ended", m.name)
+		if m.Ended() {
+			return fmt.Errorf("%s ended", m.Name)
 		}
 	}
 	return nil
@@ -209,15 +167,7 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 // close stops everything and removes the files.
 func (w *world) close() {
 	for _, m := range w.managers {
-		_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
-	}
-	for _, m := range w.managers {
-		select {
-		case <-m.exited:
-		case <-time.After(30 * time.Second):
-			_ = m.cmd.Process.Kill()
-		}
-		_ = m.log.Close()
+		m.Stop()
 	}
 	if w.env != nil {
 		if err := w.env.Stop(); err != nil {
@@ -232,14 +182,7 @@ func (w *world) close() {
 // printLogs shows the end of the managers' logs, after a failure.
 func (w *world) printLogs() {
 	for _, m := range w.managers {
-		content, err := os.ReadFile(w.path(m.name + ".log"))
-		if err != nil {
-			continue
-		}
-		const most = 4 << 10
-		content = content[max(0, len(content)-most):]
-		fmt.Fprintf(os.Stderr, "\nThe end of the log of %s:\n", m.name)
-		_, _ = io.Copy(os.Stderr, bytes.NewReader(content))
+		m.PrintLog()
 	}
 }
 
@@ -254,28 +197,4 @@ func inWorld(ctx context.Context, managerBinary string, measure func(*world) err
 		w.printLogs()
 	}
 	return err
-}
-
-// within looks for a condition every so often, with a sign of life every ten seconds.
-func within(ctx context.Context, limit, every time.Duration, what string, done func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	started, told := time.Now(), time.Now()
-	for {
-		ok, err := done()
-		if ok || err != nil {
-			return err
-		}
-		if time.Since(told) >= 10*time.Second {
-			told = time.Now()
-			say("... waiting for %s (%s)", what, time.Since(started).Round(time.Second))
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited %s for %s", time.Since(started).Round(time.Second), what)
-		case <-tick.C:
-		}
-	}
 }

@@ -1,0 +1,126 @@
+// manager.go runs the manager's binary as a process.
+
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// Manager is a running manager.
+type Manager struct {
+	// Name is for people, and LogPath the file with its log.
+	Name, LogPath string
+
+	cmd    *exec.Cmd
+	log    *os.File
+	exited chan struct{}
+}
+
+// StartManager starts the binary and waits until it is ready. A manager that was
+// started is returned in any case, to be stopped.
+func StartManager(ctx context.Context, binary, name, logPath string, args ...string) (*Manager, error) {
+	probes, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{Name: name, LogPath: logPath, exited: make(chan struct{})}
+	if m.log, err = os.Create(logPath); err != nil { //nolint:gosec // a path of ours
+		return nil, err
+	}
+	m.cmd = exec.Command(binary, append(args, //nolint:gosec // the binary that make built
+		"--operator-namespace", OperatorNamespace,
+		"--egress-allow-cidr", "127.0.0.0/8",
+		"--health-probe-bind-address", probes,
+	)...)
+	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
+	if err := m.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the manager (make build makes it): %w", errors.Join(err, m.log.Close()))
+	}
+	go func() {
+		_ = m.cmd.Wait() // its exit is what matters, not the code
+		close(m.exited)
+	}()
+	return m, Within(ctx, time.Minute, 100*time.Millisecond, name+" to become ready", func() (bool, error) {
+		if m.Ended() {
+			return false, errors.New("the manager ended")
+		}
+		resp, err := http.Get("http://" + probes + "/readyz") //nolint:noctx // a loopback address of ours
+		if err != nil {
+			return false, nil //nolint:nilerr // not listening yet
+		}
+		return resp.StatusCode == http.StatusOK, resp.Body.Close()
+	})
+}
+
+// Ended reports whether the process is gone.
+func (m *Manager) Ended() bool {
+	select {
+	case <-m.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stop ends it, by force where it takes longer than half a minute. A nil manager
+// was never started.
+func (m *Manager) Stop() {
+	if m == nil {
+		return
+	}
+	_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+	select {
+	case <-m.exited:
+	case <-time.After(30 * time.Second):
+		_ = m.cmd.Process.Kill()
+	}
+	_ = m.log.Close()
+}
+
+// PrintLog shows the end of its log, after a failure.
+func (m *Manager) PrintLog() {
+	if m == nil {
+		return
+	}
+	content, err := os.ReadFile(m.LogPath)
+	if err != nil {
+		return
+	}
+	const most = 8 << 10
+	content = content[max(0, len(content)-most):]
+	fmt.Fprintf(os.Stderr, "\nThe end of the log of %s:\n", m.Name)
+	_, _ = io.Copy(os.Stderr, bytes.NewReader(content))
+}
+
+// Within looks for a condition every so often, with a sign of life every ten seconds.
+func Within(ctx context.Context, limit, every time.Duration, what string, done func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	started, told := time.Now(), time.Now()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		if time.Since(told) >= 10*time.Second {
+			told = time.Now()
+			fmt.Printf("   ... waiting for %s (%s)\n", what, time.Since(started).Round(time.Second))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited %s for %s", time.Since(started).Round(time.Second), what)
+		case <-tick.C:
+		}
+	}
+}

@@ -270,7 +270,8 @@ func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, 
 		now := r.Clock.Now()
 		p := r.planFor(issuer, m, trusted, now)
 		if p.fetch && p.why == unknownKey && !r.Fetcher.MayLookUp(sourceURL(issuer)) {
-			p = plan{next: now.Add(unknownKeySpacing)} // tokens have asked for enough
+			m.wantedSince = time.Time{} // tokens have asked for enough: nobody waits for this one
+			p = r.planFor(issuer, m, trusted, now)
 		}
 		if !p.fetch {
 			return nil, p.next

@@ -93,6 +93,26 @@ var _ = Describe("Issuer objects with the same source", func() {
 	})
 })
 
+// spent is a fetcher whose budget for look-ups is used up.
+type spent struct{ Fetcher }
+
+func (spent) MayLookUp(string) bool { return false }
+
+var _ = Describe("A token with an unknown key", func() {
+	It("causes no fetch while tokens have asked for enough, now or later; the schedule goes on", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		s.r.Fetcher = spent{s.r.Fetcher}
+		s.clock.SetTime(noon.Add(7*time.Minute + 50*time.Second))
+		s.verifierAsks()
+		Expect(s.reconcile().RequeueAfter).To(BeNumerically("<=", 10*time.Second), "the refresh that is due then")
+		Expect(s.issuer.Requests()).To(Equal(1))
+		s.after(10 * time.Second)
+		Expect(s.issuer.Requests()).To(Equal(2))
+	})
+})
+
 // gate holds fetches back until it is opened.
 type gate struct {
 	Fetcher

@@ -25,6 +25,10 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 )
 
+// readTimeout bounds a read from the API server that a fetch needs: a fetch that
+// never ended would be the issuer's last.
+const readTimeout = 10 * time.Second
+
 // maxCABundle is the size limit of referenced PEM text, in bytes: that of
 // spec.caBundle.
 const maxCABundle = 256 << 10
@@ -251,6 +255,8 @@ func (e *caBundleError) Error() string { return e.problem }
 // roots. References are read from the API server itself: they are few, and a
 // cache of every ConfigMap in the cluster would be large.
 func (r *Reconciler) caBundle(ctx context.Context, issuer api.Issuer) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	spec := issuer.IssuerSpec()
 	ref := spec.CABundleRef
 	switch {

@@ -60,6 +60,8 @@ type stage struct {
 	key    *testissuer.Key
 	http   *http.Client
 	at     string // the verifier's address
+	ca     string // that of its certificate
+	file   func(name string, content []byte) string
 }
 
 // TestManager runs everything together, watches included: what is damaged comes
@@ -124,6 +126,8 @@ func TestManager(t *testing.T) {
 		s.Eventually(func() map[string]string { return s.data(key) }).WithTimeout(5*time.Second).Should(Equal(want), "%s deleted", name)
 	}
 
+	s.logsIn(t)
+
 	s.Expect(s.api.Delete(s.ctx, ti)).To(Succeed())
 	s.Eventually(s.answer).WithTimeout(5*time.Second).Should(Equal(http.StatusServiceUnavailable), "trust ends with the object")
 	for _, key := range []client.ObjectKey{users, ours} {
@@ -153,14 +157,16 @@ func newStage(t *testing.T) *stage {
 	s.issuer.Publish(s.key)
 
 	dir := t.TempDir()
-	file := func(name string, content []byte) string {
+	s.file = func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
 		g.Expect(os.WriteFile(path, content, 0o600)).To(Succeed())
 		return path
 	}
+	file := s.file
 	t.Setenv("KUBECONFIG", file("kubeconfig", env.KubeConfig))
 	ca, err := harness.NewAuthority("test")
 	g.Expect(err).NotTo(HaveOccurred())
+	s.ca = string(ca.PEM())
 	cert, key, err := ca.Issue("verifier")
 	g.Expect(err).NotTo(HaveOccurred())
 	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12}}}
@@ -169,6 +175,7 @@ func newStage(t *testing.T) *stage {
 	g.Expect(err).NotTo(HaveOccurred())
 
 	o := &options{operatorNamespace: harness.OperatorNamespace, metricsAddress: "0", probeAddress: "0", egressAllow: stringList{"127.0.0.0/8"}}
+	o.server.MirrorURL = "https://" + s.at
 	o.server.Address, o.server.CertFile, o.server.KeyFile = s.at, file("tls.crt", cert), file("tls.key", key)
 	s.run(t, o)
 	return s

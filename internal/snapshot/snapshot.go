@@ -110,6 +110,9 @@ func Digest(data map[string]string) string {
 	return keyset.Digest([]byte(jwks))
 }
 
+// DigestOf is the digest of these bytes.
+func DigestOf(content []byte) string { return keyset.Digest(content) }
+
 // IssuerOf is the issuer that a ConfigMap's data was written for; empty when
 // the data does not say.
 func IssuerOf(data map[string]string) string {

@@ -100,7 +100,12 @@ func objectFromPath(path string) (Object, bool) {
 	if !ok {
 		return Object{}, false
 	}
-	switch parts := strings.Split(rest, "/"); {
+	return objectNamed(rest)
+}
+
+// objectNamed reads ns/{namespace}/{name} or cluster/{name}.
+func objectNamed(path string) (Object, bool) {
+	switch parts := strings.Split(path, "/"); {
 	case len(parts) == 3 && parts[0] == "ns":
 		valid := len(validation.IsDNS1123Label(parts[1])) == 0 && len(validation.IsDNS1123Subdomain(parts[2])) == 0
 		return Object{Kind: api.TrustedIssuerKind, Namespace: parts[1], Name: parts[2]}, valid

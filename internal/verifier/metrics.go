@@ -21,7 +21,12 @@ var verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Help: "Verified tokens by protocol (forward_auth, token_review), outcome (accept, refuse, cannot_decide) and reason.",
 }, []string{"protocol", "outcome", "reason"})
 
-func init() { metrics.Registry.MustRegister(verifications) }
+var mirrored = prometheus.NewCounterVec(prometheus.CounterOpts{
+	Name: "jwks_trust_mirror_requests_total",
+	Help: "Requests to the mirror by result (served, not_found, unavailable).",
+}, []string{"result"})
+
+func init() { metrics.Registry.MustRegister(verifications, mirrored) }
 
 // count counts a verdict.
 func count(p protocol, v Verdict) {

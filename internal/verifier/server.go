@@ -1,5 +1,5 @@
-// server.go is the verifier's HTTP server: HTTPS for both protocols, and, where
-// it is asked for, plain HTTP for forward-auth alone.
+// server.go is the verifier's HTTP server: HTTPS for all protocols and the
+// mirror, and, where it is asked for, plain HTTP for forward-auth alone.
 
 package verifier
 
@@ -59,6 +59,9 @@ type ServerOptions struct {
 	// HTTPAddress is that of a plain HTTP listener for forward-auth; empty for
 	// none.
 	HTTPAddress string
+	// MirrorURL is the URL of the HTTPS listener as clients reach it; metadata
+	// name it. Without it the mirror has none.
+	MirrorURL string
 	// MaxInFlight limits how many requests of each protocol are worked on at the
 	// same time; more are answered with 503. 0 means DefaultMaxInFlight.
 	MaxInFlight int
@@ -78,6 +81,7 @@ type Server struct {
 	log         logr.Logger
 	forwardAuth *forwardAuth
 	tokenReview *tokenReview // nil when off
+	mirror      *mirror
 	certificate *certwatcher.CertWatcher
 	tls         *tlsConfig
 
@@ -98,6 +102,8 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 		return nil, errors.New("the certificate file and the key file go together")
 	case o.ClientCAFile != "" && o.CertFile == "":
 		return nil, errors.New("the client CA file needs a certificate file: TokenReview is served over HTTPS alone")
+	case o.MirrorURL != "" && checkMirrorURL(o.MirrorURL) != nil:
+		return nil, checkMirrorURL(o.MirrorURL)
 	case o.MaxInFlight < 0:
 		return nil, errors.New("the limit of requests in flight is negative")
 	case o.MaxInFlight == 0:
@@ -110,6 +116,7 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 	}
 	s := &Server{
 		options: o, log: log,
+		mirror:      &mirror{issuers: store, now: store.now, url: o.MirrorURL},
 		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolForwardAuth)},
 	}
 	if o.ClientCAFile != "" {
@@ -150,14 +157,17 @@ func load(v *atomic.Value) string {
 	return address
 }
 
-// Handler serves both protocols, as the HTTPS listener does.
+// Handler serves all protocols and the mirror, as the HTTPS listener does.
 func (s *Server) Handler() http.Handler {
 	return s.safely(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.tokenReview != nil && r.URL.Path == tokenReviewPath {
+		switch {
+		case s.tokenReview != nil && r.URL.Path == tokenReviewPath:
 			s.tokenReview.ServeHTTP(w, r)
-			return
+		case strings.HasPrefix(r.URL.Path, mirrorPrefix):
+			s.mirror.ServeHTTP(w, r)
+		default:
+			s.forwardAuth.ServeHTTP(w, r)
 		}
-		s.forwardAuth.ServeHTTP(w, r)
 	}))
 }
 

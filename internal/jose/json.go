@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -30,65 +31,144 @@ var (
 // with at most maxDepth nested objects and arrays. Its errors hold no byte of
 // the data.
 func CheckJSON(data []byte, maxDepth int) error {
-	w, err := newWalker(data)
-	if err != nil {
-		return err
-	}
-	return w.value(maxDepth)
+	w := walker{data: data}
+	return w.all(func() error { return w.value(maxDepth) })
 }
 
 // Members reads the members of a JSON object in UTF-8, by their exact names
 // (decoding into a struct would ignore case). It refuses duplicates of them, but
-// leaves what is inside their values to whoever reads those. Its errors hold no
-// byte of the data.
+// leaves what is inside their values, where it is JSON at all, to whoever reads
+// those. Its errors hold no byte of the data.
 func Members(data []byte) (map[string]json.RawMessage, error) {
-	w, err := newWalker(data)
-	if err != nil {
-		return nil, err
-	}
-	if w.peek() != '{' {
-		return nil, errNotObject
-	}
 	members := map[string]json.RawMessage{}
+	w := walker{data: data, loose: true}
 	w.visit = func(name, value []byte) { members[string(name)] = value }
-	if err := w.object(1); err != nil {
+	if err := w.all(func() error { return w.outermost(maxLooseDepth) }); err != nil {
 		return nil, err
 	}
 	return members, nil
 }
 
-// text reads a member that has to be a string. present is false when it is not
-// there; ok is false when it is there and something else.
-func text(members map[string]json.RawMessage, name string) (value string, present, ok bool) {
-	raw, present := members[name]
-	if !present {
-		return "", false, true
+// maxLooseDepth is the nesting that encoding/json reads at most, too.
+const maxLooseDepth = 10_000
+
+// Object is a JSON object that passes CheckJSON. It shares the memory of the text
+// that it was read from.
+type Object struct{ members []member }
+
+type member struct{ name, value []byte }
+
+// ReadObject reads an object that passes CheckJSON, in one go with that check:
+// tokens are read with it, for each request.
+func ReadObject(data []byte, maxDepth int) (Object, error) {
+	o := Object{members: make([]member, 0, usualMembers)}
+	w := walker{data: data}
+	w.visit = func(name, value []byte) { o.members = append(o.members, member{name, value}) }
+	if err := w.all(func() error { return w.outermost(maxDepth) }); err != nil {
+		return Object{}, err
 	}
-	if raw[0] != '"' {
-		return "", true, false
-	}
-	err := json.Unmarshal(raw, &value)
-	return value, true, err == nil
+	return o, nil
 }
 
-// walker walks through a text that is known to be JSON, and judges what the
-// grammar does not.
+// Member is the value of a member, by its exact name (decoding into a struct
+// would ignore case); nil when there is none.
+func (o Object) Member(name string) json.RawMessage {
+	for _, m := range o.members {
+		if string(m.name) == name {
+			return m.value
+		}
+	}
+	return nil
+}
+
+// Text reads a JSON string out of a text that passes CheckJSON; ok is false for
+// any other value.
+func Text(raw json.RawMessage) (value string, ok bool) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return "", false
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), true
+	}
+	err := json.Unmarshal(raw, &value)
+	return value, err == nil
+}
+
+// Texts reads an array of JSON strings out of a text that passes CheckJSON; ok is
+// false for any other value.
+func Texts(raw json.RawMessage) (values []string, ok bool) {
+	if len(raw) < 2 || raw[0] != '[' {
+		return nil, false
+	}
+	values, w := []string{}, walker{data: raw, pos: 1}
+	for w.peek() == '"' {
+		start := w.pos
+		if _, err := w.quoted(); err != nil {
+			return nil, false
+		}
+		value, ok := Text(raw[start:w.pos])
+		if !ok {
+			return nil, false
+		}
+		values = append(values, value)
+		if w.peek() == ',' {
+			w.pos++
+		}
+	}
+	return values, w.peek() == ']'
+}
+
+// text reads a member that has to be a string where it is there; ok is false when
+// it is something else.
+func text(members map[string]json.RawMessage, name string) (value string, ok bool) {
+	raw, present := members[name]
+	if !present {
+		return "", true
+	}
+	return Text(raw)
+}
+
+// text is the same for an Object, and says whether it is there.
+func (o Object) text(name string) (value string, present, ok bool) {
+	raw := o.Member(name)
+	if raw == nil {
+		return "", false, true
+	}
+	value, ok = Text(raw)
+	return value, true, ok
+}
+
+// walker walks through a JSON text once, and judges its grammar together with what
+// the grammar leaves open. A fuzz test compares it with encoding/json.
 type walker struct {
 	data []byte
 	pos  int
-	// visit, where set, gets the members of the outermost object, and what is
-	// inside them is left alone.
+	// visit, where set, gets the members of the outermost object.
 	visit func(name, value []byte)
+	// loose: what is inside those members only has to be JSON.
+	loose bool
 }
 
-func newWalker(data []byte) (*walker, error) {
-	if !utf8.Valid(data) {
-		return nil, errNotUTF8
+// all walks through the whole text.
+func (w *walker) all(walk func() error) error {
+	if !utf8.Valid(w.data) {
+		return errNotUTF8
 	}
-	if !json.Valid(data) {
-		return nil, errNotJSON
+	if err := walk(); err != nil {
+		return err
 	}
-	return &walker{data: data}, nil
+	if w.peek(); w.pos < len(w.data) {
+		return errNotJSON
+	}
+	return nil
+}
+
+// outermost walks through the text, which has to be an object.
+func (w *walker) outermost(depth int) error {
+	if w.peek() != '{' {
+		return errNotObject
+	}
+	return w.object(depth)
 }
 
 // value walks through any value.
@@ -99,11 +179,23 @@ func (w *walker) value(depth int) error {
 	case '[':
 		return w.array(depth)
 	case '"':
-		return checkSurrogates(w.quoted())
+		raw, err := w.quoted()
+		if err != nil || w.judgesNothing() {
+			return err
+		}
+		return checkSurrogates(raw)
+	case 't':
+		return w.literal("true")
+	case 'f':
+		return w.literal("false")
+	case 'n':
+		return w.literal("null")
 	}
-	w.scalar()
-	return nil
+	return w.number()
 }
+
+// judgesNothing: the walk is inside a member that only has to be JSON.
+func (w *walker) judgesNothing() bool { return w.loose && w.visit == nil }
 
 // object walks through an object.
 func (w *walker) object(depth int) error {
@@ -112,34 +204,51 @@ func (w *walker) object(depth int) error {
 	}
 	var seen names
 	w.pos++
-	for w.peek() != '}' {
-		name, err := unescape(w.quoted())
+	for first := true; ; first = false {
+		if more, err := w.more('}', first); err != nil || !more {
+			return err
+		}
+		if w.peek() != '"' {
+			return errNotJSON
+		}
+		raw, err := w.quoted()
 		if err != nil {
 			return err
 		}
-		if !seen.add(name) {
-			return errDuplicate
+		if w.peek() != ':' {
+			return errNotJSON
 		}
-		w.peek()
-		w.pos++ // the colon
-		if err := w.member(name, depth-1); err != nil {
+		w.pos++
+		if w.judgesNothing() {
+			err = w.value(depth - 1)
+		} else {
+			err = w.member(&seen, raw, depth-1)
+		}
+		if err != nil {
 			return err
 		}
-		w.comma()
 	}
-	w.pos++
-	return nil
 }
 
-// member walks through the value of a member, or hands it over.
-func (w *walker) member(name []byte, depth int) error {
-	if w.visit == nil {
-		return w.value(depth)
+// member walks through the value of a member, and hands it over.
+func (w *walker) member(seen *names, raw []byte, depth int) error {
+	name, err := unescape(raw)
+	if err != nil {
+		return err
 	}
+	if !seen.add(name) {
+		return errDuplicate
+	}
+	visit := w.visit
+	w.visit = nil
 	w.peek()
 	start := w.pos
-	w.skip()
-	w.visit(name, w.data[start:w.pos:w.pos])
+	if err := w.value(depth); err != nil {
+		return err
+	}
+	if w.visit = visit; visit != nil {
+		visit(name, w.data[start:w.pos:w.pos])
+	}
 	return nil
 }
 
@@ -149,75 +258,128 @@ func (w *walker) array(depth int) error {
 		return errTooDeep
 	}
 	w.pos++
-	for w.peek() != ']' {
+	for first := true; ; first = false {
+		if more, err := w.more(']', first); err != nil || !more {
+			return err
+		}
 		if err := w.value(depth - 1); err != nil {
 			return err
 		}
-		w.comma()
+	}
+}
+
+// more moves to the next element of an object or array, past the comma before it,
+// or past the end.
+func (w *walker) more(end byte, first bool) (bool, error) {
+	switch b := w.peek(); {
+	case b == end:
+		w.pos++
+		return false, nil
+	case first:
+		return true, nil
+	case b != ',':
+		return false, errNotJSON
 	}
 	w.pos++
-	return nil
-}
-
-// skip goes around a value.
-func (w *walker) skip() {
-	for depth := 0; ; {
-		switch w.peek() {
-		case '{', '[':
-			depth++
-			w.pos++
-		case '}', ']':
-			depth--
-			w.pos++
-		case ',', ':': // only within the value
-			w.pos++
-		case '"':
-			w.quoted()
-		default:
-			w.scalar()
-		}
-		if depth == 0 {
-			return
-		}
+	if w.peek() == end { // a comma with nothing after it
+		return false, errNotJSON
 	}
+	return true, nil
 }
 
-// peek skips white space, and looks at the byte after it.
+// peek skips white space, and looks at the byte after it: 0 at the end, which no
+// JSON text has outside of a string.
 func (w *walker) peek() byte {
-	for {
+	for ; w.pos < len(w.data); w.pos++ {
 		switch b := w.data[w.pos]; b {
 		case ' ', '\t', '\r', '\n':
-			w.pos++
 		default:
 			return b
 		}
 	}
+	return 0
 }
 
-// comma moves past a comma, if there is one.
-func (w *walker) comma() {
-	if w.peek() == ',' {
+func (w *walker) literal(word string) error {
+	if !bytes.HasPrefix(w.data[w.pos:], []byte(word)) {
+		return errNotJSON
+	}
+	w.pos += len(word)
+	return nil
+}
+
+// number moves past a number (RFC 8259 section 6).
+func (w *walker) number() error {
+	w.skip("-")
+	if w.skip("0") == 0 && w.digits() == 0 {
+		return errNotJSON
+	}
+	if w.skip(".") == 1 && w.digits() == 0 {
+		return errNotJSON
+	}
+	if w.skip("eE") == 1 {
+		w.skip("+-")
+		if w.digits() == 0 {
+			return errNotJSON
+		}
+	}
+	return nil
+}
+
+// skip moves past a byte if it is one of these, and says by how much.
+func (w *walker) skip(these string) int {
+	if w.pos < len(w.data) && strings.IndexByte(these, w.data[w.pos]) >= 0 {
+		w.pos++
+		return 1
+	}
+	return 0
+}
+
+func (w *walker) digits() int {
+	start := w.pos
+	for w.pos < len(w.data) && '0' <= w.data[w.pos] && w.data[w.pos] <= '9' {
 		w.pos++
 	}
-}
-
-// scalar moves past a number, true, false or null.
-func (w *walker) scalar() {
-	w.pos = len(w.data) - len(bytes.TrimLeft(w.data[w.pos:], "+-.0123456789aeflnrstuE"))
+	return w.pos - start
 }
 
 // quoted moves past a string, and is what stands between the quotes.
-func (w *walker) quoted() []byte {
+func (w *walker) quoted() ([]byte, error) {
 	w.pos++
 	start := w.pos
-	for w.data[w.pos] != '"' {
-		if w.data[w.pos] == '\\' {
+	for w.pos < len(w.data) {
+		switch b := w.data[w.pos]; {
+		case b == '"':
+			w.pos++
+			return w.data[start : w.pos-1], nil
+		case b < ' ':
+			return nil, errNotJSON
+		case b == '\\':
+			if err := w.escape(); err != nil {
+				return nil, err
+			}
+		default:
 			w.pos++
 		}
-		w.pos++
 	}
+	return nil, errNotJSON
+}
+
+// escape moves past a backslash and what belongs to it (RFC 8259 section 7).
+func (w *walker) escape() error {
 	w.pos++
-	return w.data[start : w.pos-1]
+	if w.skip(`"\/bfnrt`) == 1 {
+		return nil
+	}
+	if w.skip("u") == 0 {
+		return errNotJSON
+	}
+	for range 4 {
+		if w.skip("0123456789abcdefABCDEF") == 0 {
+			return errNotJSON
+		}
+	}
+	return nil
 }
 
 // unescape is the value of a string, given what stands between its quotes.
@@ -237,6 +399,9 @@ func unescape(raw []byte) ([]byte, error) {
 
 // checkSurrogates refuses \u escapes of half a surrogate pair.
 func checkSurrogates(raw []byte) error {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return nil
+	}
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != '\\' {
 			continue
@@ -267,10 +432,13 @@ func codeUnit(raw []byte) rune {
 	return rune(unit)
 }
 
+// usualMembers is how many members an object has, mostly, at most.
+const usualMembers = 16
+
 // names are those of an object's members. Few of them, the usual case, need no
 // memory of their own.
 type names struct {
-	few  [16][]byte
+	few  [usualMembers][]byte
 	n    int
 	more map[string]struct{}
 }

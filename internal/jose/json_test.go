@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -117,7 +118,51 @@ func FuzzCheckJSON(f *testing.F) {
 			t.Fatalf("refused %q: %v", text, err)
 		}
 		compareMembers(t, text)
+		compareObject(t, text, depth, err)
 	})
+}
+
+// compareObject checks that an Object is what CheckJSON passes, and has the
+// standard library's values.
+func compareObject(t *testing.T, text []byte, depth int, checked error) {
+	t.Helper()
+	object, err := jose.ReadObject(text, depth)
+	var want map[string]json.RawMessage
+	isObject := json.Unmarshal(text, &want) == nil && want != nil
+	if (err == nil) != (checked == nil && isObject) {
+		t.Fatalf("%q: ReadObject says %v, CheckJSON %v", text, err, checked)
+	}
+	if err != nil {
+		return
+	}
+	for name, value := range want {
+		if !bytes.Equal(object.Member(name), value) {
+			t.Fatalf("%q: %q is %q, want %q", text, name, object.Member(name), value)
+		}
+		compareTexts(t, value)
+	}
+}
+
+// compareTexts checks Text and Texts against the standard library, which takes
+// null for an empty string or no strings.
+func compareTexts(t *testing.T, value json.RawMessage) {
+	t.Helper()
+	var one string
+	isText := json.Unmarshal(value, &one) == nil && string(value) != "null"
+	if got, ok := jose.Text(value); ok != isText || ok && got != one {
+		t.Fatalf("%q: Text is %q, %t", value, got, ok)
+	}
+	var many []*string
+	isTexts := json.Unmarshal(value, &many) == nil && many != nil && !slices.Contains(many, nil)
+	got, ok := jose.Texts(value)
+	if ok != isTexts || len(got) != len(many) && ok {
+		t.Fatalf("%q: Texts is %q, %t", value, got, ok)
+	}
+	for i := range got {
+		if got[i] != *many[i] {
+			t.Fatalf("%q: Texts is %q", value, got)
+		}
+	}
 }
 
 func slowCheck(text []byte, depth int) bool {

@@ -57,7 +57,7 @@ func (p *Parser) ParseKey(raw []byte) (*Key, error) {
 func describe(public crypto.PublicKey, members map[string]json.RawMessage) (*Key, error) {
 	values := [3]string{}
 	for i, name := range []string{"kid", "use", "alg"} {
-		value, _, ok := text(members, name)
+		value, ok := text(members, name)
 		if !ok {
 			return nil, refuse(MalformedKey, "%q is not a string", name)
 		}
@@ -111,7 +111,7 @@ func KeyFromCertificate(kid string, certificate []byte) (*Key, error) {
 
 // publicKey reads and checks the members that make up the key.
 func publicKey(members map[string]json.RawMessage) (crypto.PublicKey, error) {
-	kty, _, ok := text(members, "kty")
+	kty, ok := text(members, "kty")
 	if !ok || kty == "" {
 		return nil, refuse(MalformedKey, `"kty" is missing or not a string`)
 	}
@@ -166,7 +166,7 @@ var curves = map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": ellipt
 
 // ecKey reads RFC 7518 section 6.2.1.
 func ecKey(members map[string]json.RawMessage) (crypto.PublicKey, error) {
-	crv, _, ok := text(members, "crv")
+	crv, ok := text(members, "crv")
 	if !ok {
 		return nil, refuse(MalformedKey, `"crv" is not a string`)
 	}
@@ -197,7 +197,7 @@ func coordinateSize(curve elliptic.Curve) int { return (curve.Params().BitSize +
 
 // edKey reads RFC 8037 section 2.
 func edKey(members map[string]json.RawMessage) (crypto.PublicKey, error) {
-	crv, _, ok := text(members, "crv")
+	crv, ok := text(members, "crv")
 	if !ok {
 		return nil, refuse(MalformedKey, `"crv" is not a string`)
 	}
@@ -222,7 +222,7 @@ var toURLAlphabet = strings.NewReplacer("+", "-", "/", "_")
 
 // octets reads a base64 member: padded or not, in either alphabet.
 func octets(members map[string]json.RawMessage, name string) ([]byte, error) {
-	value, _, ok := text(members, name)
+	value, ok := text(members, name)
 	if !ok || value == "" {
 		return nil, refuse(MalformedKey, "%q is missing or not a string", name)
 	}

@@ -46,7 +46,7 @@ func (p *Parser) exposed(public crypto.PublicKey, members map[string]json.RawMes
 	if public == nil || !p.belongs(public, members) {
 		return refuse(PrivateKeyExposed, "the key has private members")
 	}
-	kid, _, _ := text(members, "kid")
+	kid, _ := text(members, "kid")
 	own, err := required(public)
 	if err != nil {
 		return err

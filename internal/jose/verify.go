@@ -4,6 +4,7 @@
 package jose
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -23,16 +24,12 @@ func newVerifier(a Algorithm, public crypto.PublicKey) (verifier, error) {
 	if hash, isPSS := pssHashes[a]; isPSS {
 		return pssVerifier(public, hash)
 	}
+	if hash, isECDSA := ecdsaHashes[a]; isECDSA {
+		return ecdsaVerifier(public, hash)
+	}
 	v, err := jws.NewVerifier(jwa.SignatureAlgorithm(a))
 	if err != nil {
 		return nil, refuse(UnsupportedAlgorithm, "the library does not know the algorithm")
-	}
-	if key, ok := public.(*ecdsa.PublicKey); ok {
-		// RFC 7518 section 3.4: r and s, each of the coordinates' length.
-		want := 2 * coordinateSize(key.Curve)
-		return func(input, signature []byte) bool {
-			return len(signature) == want && v.Verify(input, signature, public) == nil
-		}, nil
 	}
 	return func(input, signature []byte) bool { return v.Verify(input, signature, public) == nil }, nil
 }
@@ -53,6 +50,51 @@ func pssVerifier(public crypto.PublicKey, hash crypto.Hash) (verifier, error) {
 		return rsa.VerifyPSS(key, hash, h.Sum(nil), signature, options) == nil
 	}, nil
 }
+
+var ecdsaHashes = map[Algorithm]crypto.Hash{ES256: crypto.SHA256, ES384: crypto.SHA384, ES512: crypto.SHA512}
+
+// ecdsaVerifier insists on r and s of the coordinates' length (RFC 7518 section
+// 3.4); the library's verifier takes longer ones, and two big numbers on the way.
+func ecdsaVerifier(public crypto.PublicKey, hash crypto.Hash) (verifier, error) {
+	key, ok := public.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, refuse(AlgorithmMismatch, "the algorithm needs an EC key")
+	}
+	size := coordinateSize(key.Curve)
+	return func(input, signature []byte) bool {
+		if len(signature) != 2*size {
+			return false
+		}
+		h := hash.New()
+		h.Write(input)
+		return ecdsa.VerifyASN1(key, h.Sum(nil), derSignature(signature[:size], signature[size:]))
+	}, nil
+}
+
+// derSignature is Ecdsa-Sig-Value (RFC 3279 section 2.2.3) in DER, the form that
+// the standard library takes.
+func derSignature(r, s []byte) []byte {
+	const integer, sequence, oneByteFollows = 0x02, 0x30, 0x81
+	body := make([]byte, 0, len(r)+len(s)+8)
+	for _, number := range [2][]byte{r, s} {
+		number = bytes.TrimLeft(number, "\x00")
+		if len(number) == 0 || number[0] >= 0x80 { // the first bit is a sign
+			body = append(body, integer, derLength(len(number)+1), 0)
+		} else {
+			body = append(body, integer, derLength(len(number)))
+		}
+		body = append(body, number...)
+	}
+	der := append(make([]byte, 0, len(body)+3), sequence)
+	if len(body) >= 0x80 {
+		der = append(der, oneByteFollows)
+	}
+	return append(append(der, derLength(len(body))), body...)
+}
+
+// derLength is a length in one byte. That of P-521's signatures, the longest, is
+// 139.
+func derLength(n int) byte { return byte(n & 0xff) }
 
 // Verify checks that this key made the token's signature, with an algorithm
 // that the key may serve. Its errors are *Error: AlgorithmNotAllowed or

@@ -6,10 +6,13 @@ package verifier
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 )
 
 // maxNumericDate is the last second of the year 9999: what comes later is a
@@ -31,18 +34,12 @@ type Claims struct {
 	groups json.RawMessage
 }
 
-// decodeClaims reads a payload that jose.CheckJSON has passed: one JSON value,
-// no member twice. The names of members are compared exactly, in contrast to
-// what encoding/json does with struct fields. problem is empty when all is well
-// and names the claim otherwise, without its value.
-func decodeClaims(payload []byte) (c Claims, problem string) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(payload, &members); err != nil || members == nil {
-		return Claims{}, "the payload is not a JSON object"
-	}
+// decodeClaims reads the registered claims. problem is empty when all is well and
+// names the claim otherwise, without its value.
+func decodeClaims(members jose.Object) (c Claims, problem string) {
 	ok := true
 	read := func(name string, decode func(json.RawMessage) bool) {
-		if raw, present := members[name]; ok && present && !decode(raw) {
+		if raw := members.Member(name); ok && raw != nil && !decode(raw) {
 			ok, problem = false, `"`+name+`" has the wrong type or is out of range`
 		}
 	}
@@ -55,7 +52,7 @@ func decodeClaims(payload []byte) (c Claims, problem string) {
 	if !ok {
 		return Claims{}, problem
 	}
-	c.groups = members["groups"]
+	c.groups = members.Member("groups")
 	return c, ""
 }
 
@@ -73,33 +70,20 @@ func (c *Claims) Groups() (groups []string, ok bool) {
 // decodeString accepts a JSON string. A string with U+FFFD is refused: it may
 // stand for half of a surrogate pair, and then two different strings would look
 // the same.
-func decodeString(raw json.RawMessage, to *string) bool {
-	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, to) != nil {
-		return false
-	}
-	return !strings.ContainsRune(*to, utf8.RuneError)
+func decodeString(raw json.RawMessage, to *string) (ok bool) {
+	*to, ok = jose.Text(raw)
+	return ok && !strings.ContainsRune(*to, utf8.RuneError)
 }
 
 // decodeStrings accepts a JSON string, or an array of them.
-func decodeStrings(raw json.RawMessage, to *[]string) bool {
-	if len(raw) == 0 {
-		return false
-	}
-	if raw[0] != '[' {
+func decodeStrings(raw json.RawMessage, to *[]string) (ok bool) {
+	if len(raw) > 0 && raw[0] == '[' {
+		*to, ok = jose.Texts(raw)
+	} else {
 		*to = make([]string, 1)
-		return decodeString(raw, &(*to)[0])
+		(*to)[0], ok = jose.Text(raw)
 	}
-	var elements []json.RawMessage
-	if json.Unmarshal(raw, &elements) != nil {
-		return false
-	}
-	*to = make([]string, len(elements))
-	for i, element := range elements {
-		if !decodeString(element, &(*to)[i]) {
-			return false
-		}
-	}
-	return true
+	return ok && !slices.ContainsFunc(*to, func(s string) bool { return strings.ContainsRune(s, utf8.RuneError) })
 }
 
 // decodeNumericDate accepts a finite JSON number from 0 to the end of the year

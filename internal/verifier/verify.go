@@ -94,7 +94,7 @@ func decode(token string) (*candidate, *Verdict) {
 		reason, detail := joseReason(err)
 		return nil, &Verdict{Outcome: Refuse, Reason: reason, Detail: detail}
 	}
-	claims, problem := decodeClaims(parsed.Payload)
+	claims, problem := decodeClaims(parsed.Claims)
 	if problem != "" {
 		return nil, &Verdict{Outcome: Refuse, Reason: MalformedClaims, Detail: problem, untrustedKeyID: parsed.KeyID}
 	}

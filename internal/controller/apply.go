@@ -106,9 +106,12 @@ func (w wanted) holds(cm *corev1.ConfigMap) bool {
 		contains(cm.Data, w.data) && !removable(cm.Data, w.data)
 }
 
+// ourKeys are the keys of a ConfigMap's data that are ours.
+var ourKeys = []string{snapshot.KeyJWKSJSON, snapshot.KeyJWKS, snapshot.KeyIssuerJSON}
+
 // removable reports that data still has a key of ours that is not wanted.
 func removable(data, want map[string]string) bool {
-	for _, key := range []string{snapshot.KeyJWKSJSON, snapshot.KeyJWKS, snapshot.KeyIssuerJSON} {
+	for _, key := range ourKeys {
 		_, has := data[key]
 		if _, wants := want[key]; has && !wants {
 			return true
@@ -152,6 +155,9 @@ func (r *Reconciler) ensure(ctx context.Context, issuer api.Issuer, w wanted) (s
 		}
 	}
 	if live, err = r.retake(ctx, live); err != nil {
+		return "", err
+	}
+	if live, err = r.dropData(ctx, live, w); err != nil {
 		return "", err
 	}
 	version, err := r.applyData(ctx, live, w)
@@ -204,6 +210,25 @@ func (r *Reconciler) retake(ctx context.Context, live *corev1.ConfigMap) (*corev
 	err := r.Client.Patch(ctx, live, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldManager))
 	if err != nil {
 		return nil, fmt.Errorf("taking over ConfigMap %s: %w", client.ObjectKeyFromObject(live), err)
+	}
+	return live, nil
+}
+
+// dropData takes away the keys of ours that are not wanted. Apply would leave those
+// that somebody else has applied as well, a backup or a GitOps tool.
+func (r *Reconciler) dropData(ctx context.Context, live *corev1.ConfigMap, w wanted) (*corev1.ConfigMap, error) {
+	if !removable(live.Data, w.data) {
+		return live, nil
+	}
+	base := live.DeepCopy()
+	for _, key := range ourKeys {
+		if _, wants := w.data[key]; !wants {
+			delete(live.Data, key)
+		}
+	}
+	err := r.Client.Patch(ctx, live, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldManager))
+	if err != nil {
+		return nil, fmt.Errorf("taking keys out of ConfigMap %s: %w", w.key, err)
 	}
 	return live, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
 // memory is the recollection of one issuer object. One reconciliation at a
@@ -53,6 +54,16 @@ type memory struct {
 	saved, told *api.IssuerStatus
 }
 
+// capped is when the issuer last confirmed the trusted set. A time that lies ahead
+// of the clock is brought back once: the clock has been put right since.
+func (m *memory) capped(now time.Time) time.Time {
+	now = now.Round(0) // the wall clock is what others see
+	if m.success.After(now.Add(snapshot.MaxClockAhead)) {
+		m.success = now
+	}
+	return m.success
+}
+
 // running is a fetch under way. Its outcome is there once done is closed.
 type running struct {
 	done chan struct{}
@@ -61,6 +72,8 @@ type running struct {
 	left atomic.Bool
 	// missed: the issuer was looked at meanwhile, and has to be looked at again.
 	missed bool
+	// readmits: it may admit keys again that were left out.
+	readmits bool
 }
 
 // awaitBriefly gives the fetch the time that quick ones need.

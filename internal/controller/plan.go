@@ -88,9 +88,15 @@ type attemptMemory struct {
 	generation int64
 	// failures counts those since the last success.
 	failures int
+	// quarantined: the newest answer waits for approval.
+	quarantined bool
 	// next is when the next attempt is due.
 	next time.Time
 }
+
+// over reports that the next attempt is due; never for static keys, which have
+// none.
+func (a *attemptMemory) over(now time.Time) bool { return !a.next.IsZero() && !now.Before(a.next) }
 
 // plan is the decision.
 type plan struct {
@@ -184,13 +190,13 @@ func (in planInput) causes() []cause {
 	add(in.asked(), "requested", in.spaced(minAttemptSpacing))
 	add(in.attemptedGeneration() != in.generation || in.readmit, "changed", in.spaced(minAttemptSpacing))
 	add(in.approves(), "approved", later(in.spaced(minAttemptSpacing), in.backoff()))
-	add(in.missing() != nil, secondLook, later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.backoff()))
+	add(in.missing() != nil, secondLook, later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.patience()))
 	add(in.news, news, in.now)
 	if lookUp := later(later(in.now, in.spaced(unknownKeySpacing)), in.backoff()); lookUp.Before(in.wantedSince.Add(unknownKeyPatience)) {
 		add(in.wanted(), unknownKey, lookUp)
 	}
-	add(in.lost, "lost", later(in.spaced(minAttemptSpacing), in.backoff()))
-	add(in.unconfirmed(), "unconfirmed", later(in.spaced(minAttemptSpacing), in.backoff()))
+	add(in.lost, "lost", later(in.spaced(minAttemptSpacing), in.patience()))
+	add(in.unconfirmed(), "unconfirmed", later(in.spaced(minAttemptSpacing), in.patience()))
 	add(true, scheduled, in.scheduled())
 	return out
 }
@@ -305,6 +311,18 @@ func (in planInput) backoff() time.Time {
 		return in.now // beyond any backoff of ours: the clock was set back
 	}
 	return end
+}
+
+// patience is the backoff, and the schedule too while what the issuer publishes is
+// quarantined: asking again does not approve of it.
+func (in planInput) patience() time.Time {
+	s := in.status
+	quarantined := in.last != nil && in.last.quarantined ||
+		in.last == nil && s.LastAttempt != nil && s.LastAttempt.Reason == api.ReasonQuarantined
+	if quarantined {
+		return later(in.scheduled(), in.backoff())
+	}
+	return in.backoff()
 }
 
 // failed reports that the server did not give what it should. A quarantined set

@@ -41,6 +41,54 @@ func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, set *keyset
 	return err
 }
 
+// settle writes down what has to stand in status before the ConfigMap changes.
+//
+// A set whose publication was interrupted after the ConfigMap has it becomes the
+// trusted one before another set is announced: status must never name only sets
+// that are nowhere. And keys that are withdrawn are refused before they are taken
+// away: a status that still names them would bring them back.
+func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, want *keyset.Set, out outcome, m *memory) error {
+	s := issuer.IssuerStatus().Snapshot
+	if s == nil || s.Digest == "" && s.PendingDigest == "" {
+		return nil
+	}
+	if out.withdrawn {
+		return r.saveStatus(ctx, issuer, nextStatus(issuer, out, r.Clock.Now()), m)
+	}
+	published := trusted != nil && trusted.Digest() == s.PendingDigest
+	if !published || want.Digest() == s.PendingDigest {
+		return nil
+	}
+	interrupted := outcome{trusted: trusted, missing: out.missing, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict}
+	return r.saveStatus(ctx, issuer, nextStatus(issuer, interrupted, r.Clock.Now()), m)
+}
+
+// withdrawnLeftover reports whether a ConfigMap of the issuer's still holds keys
+// of which every one is refused, although status names none any more.
+func (r *Reconciler) withdrawnLeftover(ctx context.Context, issuer api.Issuer, content *corev1.ConfigMap, a *attempt) (bool, error) {
+	s := issuer.IssuerStatus()
+	if s.Snapshot == nil || s.Snapshot.Digest != "" || len(s.CompromisedKeys)+len(issuer.IssuerSpec().RevokedKeys) == 0 {
+		return false, nil
+	}
+	users, err := readConfigMap(ctx, r.Reader, r.userKey(issuer))
+	if err != nil || users != nil && !r.owns(issuer, users) {
+		return false, err
+	}
+	for _, cm := range []*corev1.ConfigMap{content, users} {
+		if cm == nil {
+			continue
+		}
+		set, _, err := snapshot.Decode(cm.Data)
+		if err != nil {
+			continue // no keys
+		}
+		if _, withdrawn := withoutRevoked(set, issuer, a); withdrawn {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // encode is the data of the issuer's ConfigMaps; empty without a set.
 func encode(issuer api.Issuer, set *keyset.Set) (map[string]string, error) {
 	if set == nil {

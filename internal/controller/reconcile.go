@@ -133,7 +133,9 @@ func outdated(err error) bool { return apierrors.IsConflict(err) || apierrors.Is
 // stay. Status is saved on the error path too.
 func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory) (outcome, error) {
 	m.saved = issuer.IssuerStatus().DeepCopy()
-	m.told = m.saved
+	if m.unsaved == nil { // else an event may not have been sent yet
+		m.told = m.saved
+	}
 	if applyClear(issuer) {
 		// What was left out may be admitted now.
 		m.readmit = true
@@ -142,6 +144,9 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 	out, err := r.sync(ctx, issuer, m)
 	err = errors.Join(err, r.save(ctx, issuer, out, m))
 	if err == nil {
+		// The answer has been dealt with. A users' ConfigMap that cannot be written
+		// must not keep the next one away.
+		m.unsaved = nil
 		// Users' ConfigMap follows once the digest in status has moved.
 		if published := r.publishCopy(ctx, issuer, out, m); published != nil {
 			out.published = published.publication
@@ -150,9 +155,6 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 	}
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		err = nil // nothing is left to do there, and trying again would not end
-	}
-	if err == nil {
-		m.unsaved = nil
 	}
 	return out, err
 }
@@ -206,13 +208,13 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	readmit := m.readmit
 	out.attempt, out.nextRefresh = r.attempt(ctx, issuer, m, trusted)
 
-	success := m.success
+	success := m.capped(r.Clock.Now())
 	if !issuer.IssuerSpec().Static() && staticKeys(issuer.IssuerStatus().Snapshot) {
 		success = r.Clock.Now() // inline keys that are to be fetched from now on
 	}
 	turn := rotation{now: r.Clock.Now(), spec: issuer.IssuerSpec(), recorded: issuer.IssuerStatus().Keys, trusted: trusted}
 	if a := out.attempt; a != nil && a.succeeded {
-		turn.answer, success = a, a.started
+		turn.answer, success = a, a.started.Round(0)
 		if s := issuer.IssuerStatus().Snapshot; s != nil && s.ObservedGeneration == a.generation && !readmit {
 			out.lastAbsent = later(m.success, successTime(issuer.IssuerStatus()))
 		}
@@ -221,7 +223,13 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	out.missing = next.missing
 	var want *keyset.Set
 	if want, out.withdrawn = withoutRevoked(next.set, issuer, out.attempt); want == nil && !out.withdrawn {
-		return out, nil // nothing has ever been fetched
+		// Nothing is trusted. What a crash has left of keys that were withdrawn goes.
+		if out.withdrawn, err = r.withdrawnLeftover(ctx, issuer, content, out.attempt); err != nil || !out.withdrawn {
+			return out, err
+		}
+	}
+	if err := r.settle(ctx, issuer, trusted, want, out, m); err != nil {
+		return out, err
 	}
 	out.expired = turn.answer == nil && r.removesExpired(issuer)
 	published := want
@@ -256,7 +264,7 @@ func (r *Reconciler) removesExpired(issuer api.Issuer) bool {
 // attempt makes the fetch that is due, if one is, and says when the next is. A
 // fetch goes on in the background; its end leads to another reconciliation.
 func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, trusted *keyset.Set) (*attempt, time.Time) {
-	if a := m.unsaved; a != nil && a.generation == issuer.GetGeneration() {
+	if a := m.unsaved; a != nil && a.generation == issuer.GetGeneration() && !m.last.over(r.Clock.Now()) {
 		return a, m.last.next // made, but its outcome did not reach status
 	}
 	if issuer.IssuerSpec().Static() {
@@ -298,7 +306,7 @@ func (r *Reconciler) attemptStatic(issuer api.Issuer, m *memory, trusted *keyset
 
 // begin starts a fetch. Without a queue to come back through, it waits for it.
 func (r *Reconciler) begin(ctx context.Context, issuer api.Issuer, p plan, m *memory) *running {
-	f := &running{done: make(chan struct{})}
+	f := &running{done: make(chan struct{}), readmits: m.readmit}
 	known, gone, why := m.discovered, m.gone, p.why
 	object, _ := issuer.DeepCopyObject().(api.Issuer)
 	run := func(ctx context.Context) {
@@ -333,7 +341,7 @@ func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory)
 		// The spec has changed meanwhile: what it said then counts no more.
 		return r.attempt(ctx, issuer, m, m.trusted)
 	}
-	m.unsaved, m.readmit = &got.attempt, false
+	m.unsaved, m.readmit = &got.attempt, m.readmit && !f.readmits
 	m.again = f.missed
 	return m.unsaved, m.last.next
 }
@@ -376,6 +384,7 @@ func (r *Reconciler) remember(issuer api.Issuer, last *attemptMemory, got source
 	random := r.random(got.document.source, got.started)
 	switch {
 	case got.succeeded || got.candidate != nil: // a quarantined set is not the server's failure
+		next.quarantined = got.candidate != nil
 		next.next = got.started.Add(refreshDelay(issuer.IssuerSpec().CacheTTLOrDefault(), got.lifetime, got.hasLifetime, random))
 		return next
 	case last != nil:

@@ -259,6 +259,17 @@ var _ = Describe("An issuer whose keys are discovered", func() {
 		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonIssuerMismatch))
 	})
 
+	It("is no success when the metadata turn into those of another issuer, the keys staying where they are", func() {
+		s.issuer.RespondDiscovery(body(`{"issuer":"https://other.example.com","jwks_uri":"https://other.example.com/keys"}`))
+		before := s.status().Snapshot.LastSuccessTime
+		for range 8 {
+			s.after(8 * time.Minute)
+		}
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonIssuerMismatch))
+		Expect(s.status().Snapshot.LastSuccessTime.Time).To(BeTemporally("<=", before.Add(time.Hour)), "the stale clock runs")
+	})
+
 	It("warns when the metadata name another host", func() {
 		other, err := testissuer.Start()
 		Expect(err).NotTo(HaveOccurred())

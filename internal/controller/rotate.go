@@ -68,7 +68,7 @@ func rotate(in rotation) held {
 	if in.answer != nil {
 		out.set = in.answer.set
 	}
-	if in.trusted == nil || in.spec.Static() {
+	if in.trusted == nil || in.spec.Static() && in.answer != nil {
 		return out
 	}
 	out.missing = in.missing()

@@ -156,7 +156,7 @@ func (f *fetching) jwksURI(ctx context.Context) (string, error) {
 	}
 	s := f.issuer.IssuerStatus()
 	confirmed := s.Snapshot != nil && s.Snapshot.ObservedGeneration == generation
-	if confirmed && s.JWKSURI != "" && !f.out.gone {
+	if confirmed && s.JWKSURI != "" && !f.out.gone && !fetch.Contradicts(err) {
 		log.FromContext(ctx).V(1).Info("The issuer's metadata cannot be read; the keys are fetched from where they were", "error", err.Error())
 		return s.JWKSURI, nil
 	}

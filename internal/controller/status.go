@@ -200,7 +200,7 @@ func recordKeys(next *api.IssuerStatus, issuer api.Issuer, out outcome, now time
 		recordRotation(next, trusted, out.trusted, now)
 		trusted = listTrusted(old, next.KeyUsage, out, now)
 	}
-	next.Keys = slices.Concat(trusted, listQuarantined(next, old, out.attempt, now), listRevoked(issuer.IssuerSpec(), old, trusted))
+	next.Keys = slices.Concat(trusted, listQuarantined(next, old, trusted, out.attempt, now), listRevoked(issuer.IssuerSpec(), old, trusted))
 }
 
 // recordRotation notes how the trusted set changes. The first set of an issuer is
@@ -272,17 +272,16 @@ func listTrusted(old []api.KeyStatus, usage []api.KeyUsage, out outcome, now tim
 // listQuarantined lists the keys that wait for approval, and notes the digest of
 // their set. An answer that is taken over ends the wait; a failure changes
 // nothing.
-func listQuarantined(next *api.IssuerStatus, old []api.KeyStatus, a *attempt, now time.Time) []api.KeyStatus {
+func listQuarantined(next *api.IssuerStatus, old, trusted []api.KeyStatus, a *attempt, now time.Time) []api.KeyStatus {
+	isTrusted := func(thumbprint string) bool {
+		return slices.ContainsFunc(trusted, func(k api.KeyStatus) bool { return k.Thumbprint == thumbprint })
+	}
 	switch {
 	case a != nil && a.candidate != nil:
 		rotationOf(next).CandidateDigest = a.candidate.Digest()
-		trusted := map[string]bool{}
-		for _, k := range old {
-			trusted[k.Thumbprint] = trusted[k.Thumbprint] || trustedState(k.State)
-		}
 		var keys []api.KeyStatus
 		for _, k := range a.candidate.Keys() {
-			if !trusted[k.Thumbprint()] {
+			if !isTrusted(k.Thumbprint()) {
 				keys = append(keys, keyStatus(old, k, api.KeyQuarantined, now))
 			}
 		}
@@ -296,7 +295,8 @@ func listQuarantined(next *api.IssuerStatus, old []api.KeyStatus, a *attempt, no
 		}
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(old), func(k api.KeyStatus) bool { return k.State != api.KeyQuarantined })
+	// One that is trusted now was approved of before a crash.
+	return slices.DeleteFunc(slices.Clone(old), func(k api.KeyStatus) bool { return k.State != api.KeyQuarantined || isTrusted(k.Thumbprint) })
 }
 
 // listRevoked lists the keys that were trusted until spec revoked them, for as

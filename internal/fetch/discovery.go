@@ -56,6 +56,13 @@ func Gone(err error) bool {
 	return errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
 }
 
+// Contradicts reports whether an error says that the issuer's metadata were read and
+// say something that cannot be: what they said before counts no more.
+func Contradicts(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Reason == IssuerMismatch || e.Reason == InvalidDiscovery)
+}
+
 // wellKnown are the places where an issuer's metadata may be.
 func wellKnown(issuer string) ([]string, error) {
 	u, err := url.Parse(issuer)

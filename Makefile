@@ -16,7 +16,7 @@ TOOLS := bin/tools
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
-MODULES := . tools tools/lint test/controlplane
+MODULES := . tools tools/lint test/controlplane test/conformance test/bench
 
 FUZZTIME ?= 20s
 

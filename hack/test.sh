@@ -2,11 +2,13 @@
 # Runs all tests through `go test`, in random order and under the race detector,
 # and closes with the count of what really ran (hack/testsummary).
 #
-#   test.sh [PACKAGE...]        default: ./...
+#   test.sh [PACKAGE...]        default: all, those of the modules below included
 #   TESTFLAGS='-run X -count 1' goes to go test
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- ./...
+# Modules of their own, whose dependencies the product shall not have.
+modules=()
+[ $# -gt 0 ] || { set -- ./...; modules=(test/conformance test/bench); }
 read -ra extra <<< "${TESTFLAGS:-}"
 
 # The race detector needs a C compiler.
@@ -40,5 +42,6 @@ run() { go test -json "${race[@]}" -shuffle=on -timeout 20m "${extra[@]}" "$@"; 
   [ ${#plain[@]} = 0 ] || run "${plain[@]}" || status=$?
   [ ${#ginkgo[@]} = 0 ] ||
     run "${ginkgo[@]}" -args -ginkgo.randomize-all -ginkgo.no-color || status=$?
+  for module in "${modules[@]}"; do (cd "$module" && run ./...) || status=$?; done
   exit "$status"
 } | bin/testsummary

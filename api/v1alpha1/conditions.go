@@ -45,6 +45,9 @@ const (
 	// ReasonIssuerConflict is a reason of Stalled: an older ClusterTrustedIssuer
 	// for the same issuer already answers TokenReview.
 	ReasonIssuerConflict = "IssuerConflict"
+	// ReasonInvalidExpression is a reason of Stalled: an expression in spec cannot be
+	// compiled. The verifier cannot decide about the issuer's tokens meanwhile.
+	ReasonInvalidExpression = "InvalidExpression"
 	// ReasonGracePeriod: retired keys are trusted until their grace period ends.
 	// The reason of KeysRetiring while it is True.
 	ReasonGracePeriod = "GracePeriod"

@@ -150,6 +150,11 @@ type IssuerSpec struct {
 	// +optional
 	Snapshot *SnapshotSpec `json:"snapshot,omitempty"`
 
+	// verification says what else the verifier demands of a token, and what it
+	// passes on.
+	// +optional
+	Verification *VerificationSpec `json:"verification,omitempty"`
+
 	// suspend stops all fetches, those that are asked for included. The time does
 	// not stop: the last good keys become stale, and expire.
 	// +optional
@@ -279,7 +284,9 @@ type ClusterTrustBundleReference struct {
 
 // KubernetesAuthentication lets an issuer's tokens authenticate to the
 // Kubernetes API (TokenReview). The user name is usernamePrefix followed by
-// the token's "sub".
+// the token's "sub", unless claimMappings says otherwise.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.claimMappings) || !has(self.claimMappings.groups) || has(self.groupsPrefix)",message="claimMappings.groups needs groupsPrefix: groups without a prefix could be those of another origin"
 type KubernetesAuthentication struct {
 	// usernamePrefix goes before every user name, so that no token can name a
 	// user of another origin. It must not begin with "system:".
@@ -289,12 +296,25 @@ type KubernetesAuthentication struct {
 	// +kubebuilder:validation:XValidation:rule="!self.startsWith('system:')",message="usernamePrefix must not begin with system:, which is reserved for Kubernetes itself"
 	UsernamePrefix string `json:"usernamePrefix,omitempty"`
 
-	// groupsPrefix goes before every group of the token's "groups" claim (a
-	// string, or an array of strings). Without it the token's groups are not
-	// passed on. It must not begin with "system:".
+	// groupsPrefix goes before every group of the token's (its claim "groups", a
+	// string or an array of strings, unless claimMappings says otherwise). Without
+	// it the token's groups are not passed on. It must not begin with "system:".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="!self.startsWith('system:')",message="groupsPrefix must not begin with system:, which is reserved for Kubernetes itself"
 	GroupsPrefix string `json:"groupsPrefix,omitempty"`
+
+	// claimMappings say which claims make up the user. They mean what they mean in
+	// the API server's AuthenticationConfiguration, but that the prefixes above
+	// always apply.
+	// +optional
+	ClaimMappings *ClaimMappings `json:"claimMappings,omitempty"`
+
+	// userValidationRules all have to hold for the user.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	UserValidationRules []UserValidationRule `json:"userValidationRules,omitempty"`
 }

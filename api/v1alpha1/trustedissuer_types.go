@@ -13,6 +13,8 @@ const (
 	DefaultCacheTTL = 10 * time.Minute
 	// DefaultStaleTTL is the default of spec.staleTTL.
 	DefaultStaleTTL = 24 * time.Hour
+	// DefaultLeeway is the default of spec.verification.leeway.
+	DefaultLeeway = time.Minute
 )
 
 // Kinds of this group.

@@ -65,6 +65,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
 	f.StringVar(&o.server.HTTPAddress, "verifier-http-bind-address", "", "Plain HTTP address for forward-auth alone; empty turns it off.")
 	f.StringVar(&o.server.MirrorURL, "mirror-url", "", "URL of the verifier as clients reach it, such as https://jwks-trust-manager.jwks-trust-system.svc; the mirror's metadata name it. Without it the mirror serves keys and no metadata.")
+	f.Uint64Var(&o.server.TokenCacheSize, "token-cache-bytes", verifier.DefaultTokenCacheSize, "Memory for remembering accepted tokens, so that their signature is not checked again; 0 turns it off.")
 	f.StringVar(&o.server.CertFile, "tls-cert-file", "", "PEM certificate chain of the verifier; read again when it changes. Without it the verifier has no HTTPS.")
 	f.StringVar(&o.server.KeyFile, "tls-private-key-file", "", "PEM private key for --tls-cert-file.")
 	f.StringVar(&o.server.ClientCAFile, "tokenreview-client-ca-file", "", "PEM certificates of the authority that signs the API server's client certificate for TokenReview. Without it TokenReview is off.")

@@ -245,6 +245,26 @@ var _ = Describe("What a reconciliation has to remember", func() {
 		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
 	})
 
+	It("says which expression cannot be compiled, keeps the keys, and recovers", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		s.edit(func(ti *api.TrustedIssuer) {
+			ti.Spec.Verification = &api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: "claims.tenant =="}}}
+		})
+		s.after(10 * time.Second)
+		Expect(s.status()).To(isNotReady(api.ReasonInvalidExpression))
+		Expect(s.status()).To(condition(api.ConditionStalled, metav1.ConditionTrue, api.ReasonInvalidExpression))
+		Expect(findCondition(ptrTo(s.status()), api.ConditionStalled).Message).To(HavePrefix("spec.verification.claimValidationRules[0].expression: "))
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		s.edit(func(ti *api.TrustedIssuer) {
+			ti.Spec.Verification.ClaimValidationRules[0].Expression = `claims.tenant == "blue"`
+		})
+		s.after(10 * time.Second)
+		Expect(s.status()).To(isReady(api.ReasonFresh))
+		Expect(s.status()).To(condition(api.ConditionStalled, metav1.ConditionFalse, api.ReasonNotStalled))
+	})
+
 	It("asks no more often for what is quarantined than for what is not", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.create(func(spec *api.IssuerSpec) { spec.Rotation = &api.RotationSpec{Policy: api.RotationRequireApproval} })

@@ -5,6 +5,7 @@
 package controller
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
@@ -49,9 +51,32 @@ type memory struct {
 	// copyVersion is the resourceVersion of the ConfigMap for users that was
 	// last seen to hold copyData, a digest of what it has to hold.
 	copyVersion, copyData string
+	// expressions is what is wrong with those of the spec of a generation.
+	expressions struct {
+		generation int64
+		wrong      string
+	}
 	// saved is the status that the API server holds, and told the one that
 	// events have spoken of.
 	saved, told *api.IssuerStatus
+}
+
+// invalid says which expression in spec cannot be compiled; empty when all can. It
+// compiles them once for each spec.
+func (m *memory) invalid(issuer api.Issuer) string {
+	if e := &m.expressions; e.generation != issuer.GetGeneration() {
+		e.generation, e.wrong = issuer.GetGeneration(), ""
+		if _, err := policy.Compile(issuer.IssuerSpec().Verification, issuer.KubernetesAuthentication()); err != nil {
+			e.wrong = firstLines(err.Error())
+		}
+	}
+	return m.expressions.wrong
+}
+
+// firstLines cuts a compiler's message to what a condition can hold.
+func firstLines(message string) string {
+	const most = 1024
+	return strings.ToValidUTF8(message[:min(len(message), most)], "")
 }
 
 // capped is when the issuer last confirmed the trusted set. A time that lies ahead

@@ -192,7 +192,7 @@ func (r *Reconciler) send(issuer api.Issuer, e event) {
 // sync fetches if that is due, and brings the authoritative ConfigMap to the
 // keys that are to be trusted.
 func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (outcome, error) {
-	out := outcome{configMapName: r.userKey(issuer).Name}
+	out := outcome{configMapName: r.userKey(issuer).Name, invalid: m.invalid(issuer)}
 	var err error
 	if out.conflict, err = r.olderSibling(ctx, issuer); err != nil {
 		return out, err

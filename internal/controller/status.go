@@ -98,6 +98,8 @@ type outcome struct {
 	// conflict names the older ClusterTrustedIssuer that answers TokenReview
 	// for the same issuer.
 	conflict string
+	// invalid says which expression in spec cannot be compiled; empty when all can.
+	invalid string
 }
 
 // confirmed reports whether the issuer's newest answer is what the trust rests on
@@ -445,12 +447,14 @@ func setSuspended(next *api.IssuerStatus, a *attempt, set setCondition) {
 
 func setStalled(next *api.IssuerStatus, out outcome, set setCondition) {
 	switch before := findCondition(next, api.ConditionStalled); {
+	case out.invalid != "":
+		set(api.ConditionStalled, metav1.ConditionTrue, api.ReasonInvalidExpression, out.invalid+". Until it is mended the verifier decides about no token of the issuer; applications that mount the keys are not affected.")
 	case out.conflict != "":
 		set(api.ConditionStalled, metav1.ConditionTrue, api.ReasonIssuerConflict, fmt.Sprintf(
 			"The older ClusterTrustedIssuer %q has kubernetesAuthentication for the same issuer and answers TokenReview; remove spec.kubernetesAuthentication from one of the two.", out.conflict))
 	case out.attempt != nil && out.attempt.needsChange:
 		set(api.ConditionStalled, metav1.ConditionTrue, out.attempt.reason, out.attempt.message)
-	case out.attempt != nil || before == nil || before.Reason == api.ReasonIssuerConflict:
+	case out.attempt != nil || before == nil || before.Reason == api.ReasonIssuerConflict || before.Reason == api.ReasonInvalidExpression:
 		set(api.ConditionStalled, metav1.ConditionFalse, api.ReasonNotStalled, "")
 	}
 }
@@ -464,6 +468,9 @@ func setReady(next *api.IssuerStatus, spec *api.IssuerSpec, state snapshot.State
 	}
 	behind := next.Snapshot.ObservedGeneration != next.ObservedGeneration && !spec.Suspended()
 	switch {
+	case invalid(next):
+		stalled := findCondition(next, api.ConditionStalled)
+		ready(metav1.ConditionFalse, stalled.Reason, stalled.Message)
 	case published.Status == metav1.ConditionFalse:
 		ready(metav1.ConditionFalse, published.Reason, published.Message)
 	case state == snapshot.Pending || behind && fetched.Status != metav1.ConditionTrue:
@@ -478,6 +485,12 @@ func setReady(next *api.IssuerStatus, spec *api.IssuerSpec, state snapshot.State
 	default:
 		ready(metav1.ConditionTrue, api.ReasonFresh, keysTrusted(next))
 	}
+}
+
+// invalid reports that an expression in spec cannot be compiled.
+func invalid(s *api.IssuerStatus) bool {
+	c := findCondition(s, api.ConditionStalled)
+	return c != nil && c.Status == metav1.ConditionTrue && c.Reason == api.ReasonInvalidExpression
 }
 
 // worthWriting reports whether next says anything that old does not, times

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,6 +80,17 @@ func (o Object) Member(name string) json.RawMessage {
 		}
 	}
 	return nil
+}
+
+// All are the members.
+func (o Object) All() iter.Seq2[string, json.RawMessage] {
+	return func(yield func(string, json.RawMessage) bool) {
+		for _, m := range o.members {
+			if !yield(string(m.name), m.value) {
+				return
+			}
+		}
+	}
 }
 
 // Text reads a JSON string out of a text that passes CheckJSON; ok is false for

@@ -40,6 +40,7 @@ type Key struct {
 	public     crypto.PublicKey // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 	algorithms []Algorithm
 	verifiers  []verifier // of algorithms, in the same order
+	cost       int
 }
 
 // newKey checks what the key is for, and prepares its verifiers. The public key
@@ -58,7 +59,7 @@ func newKey(public crypto.PublicKey, kid, use, declared string) (*Key, error) {
 	}
 	k := &Key{
 		id: kid, use: use, kty: members.KeyType, crv: members.Curve, thumbprint: members.thumbprint(),
-		public: public, algorithms: algorithms, verifiers: make([]verifier, 0, len(algorithms)),
+		public: public, algorithms: algorithms, verifiers: make([]verifier, 0, len(algorithms)), cost: cost(public),
 	}
 	for _, a := range algorithms {
 		v, err := newVerifier(a, public)

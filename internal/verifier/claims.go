@@ -31,7 +31,7 @@ type Claims struct {
 	// absent.
 	ExpiresAt, NotBefore, IssuedAt time.Time
 
-	groups json.RawMessage
+	size int // of the payload
 }
 
 // decodeClaims reads the registered claims. problem is empty when all is well and
@@ -52,19 +52,7 @@ func decodeClaims(members jose.Object) (c Claims, problem string) {
 	if !ok {
 		return Claims{}, problem
 	}
-	c.groups = members.Member("groups")
 	return c, ""
-}
-
-// Groups are the values of the claim "groups": a string, or an array of
-// strings. It is no registered claim and only looked at where it is used. ok is
-// false when it has another type; absent and null are no groups.
-func (c *Claims) Groups() (groups []string, ok bool) {
-	if len(c.groups) == 0 || string(c.groups) == "null" {
-		return nil, true
-	}
-	ok = decodeStrings(c.groups, &groups)
-	return groups, ok
 }
 
 // decodeString accepts a JSON string. A string with U+FFFD is refused: it may

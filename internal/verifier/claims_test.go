@@ -107,32 +107,3 @@ func TestNumericDateAtTheEdges(t *testing.T) {
 		})
 	}
 }
-
-func TestGroups(t *testing.T) {
-	for payload, want := range map[string]struct {
-		groups []string
-		ok     bool
-	}{
-		`{}`:                            {nil, true},
-		`{"groups":null}`:               {nil, true},
-		`{"groups":[]}`:                 {[]string{}, true},
-		`{"groups":"one"}`:              {[]string{"one"}, true},
-		`{"groups":["one","two"]}`:      {[]string{"one", "two"}, true},
-		`{"groups":["one",null]}`:       {nil, false},
-		`{"groups":[["one"]]}`:          {nil, false},
-		`{"groups":{"one":true}}`:       {nil, false},
-		`{"groups":7}`:                  {nil, false},
-		`{"Groups":["no such member"]}`: {nil, true},
-	} {
-		t.Run(payload, func(t *testing.T) {
-			g := NewWithT(t)
-			c, problem := readClaims(payload)
-			g.Expect(problem).To(BeEmpty(), "groups alone never spoil a token")
-			groups, ok := c.Groups()
-			g.Expect(ok).To(Equal(want.ok))
-			if ok {
-				g.Expect(groups).To(Equal(want.groups))
-			}
-		})
-	}
-}

@@ -17,6 +17,7 @@
 package verifier
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ import (
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
@@ -63,6 +65,14 @@ type Issuer struct {
 	created    time.Time
 	audiences  []string
 	algorithms []api.Algorithm
+	// policy is what else is demanded of a token; nil where it cannot be compiled.
+	// verification is the part of spec that it was compiled from, together with
+	// KubernetesAuthentication.
+	policy       *policy.Policy
+	verification *api.VerificationSpec
+
+	// trust changes whenever anything does that a verdict rests on but the time.
+	trust *trust
 
 	// usable are the keys that may verify tokens now; nil when there are none.
 	usable *keyset.Set
@@ -126,10 +136,11 @@ func (i *Issuer) revokes(token *jose.Token) bool {
 // last join, nil for none. An object with another UID is another issuer:
 // nothing of what was before carries over.
 func join(object api.Issuer, data map[string]string, before *Issuer, now time.Time) *Issuer {
-	next := policyOf(object)
+	next := specOf(object)
 	if before == nil || before.UID != next.UID {
 		before = &Issuer{}
 	}
+	next.compile(before)
 	status := object.IssuerStatus()
 	recorded := status.Snapshot
 	if recorded == nil {
@@ -147,6 +158,7 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 	next.admit(status, object.IssuerSpec().RevokedKeys, endorsed)
 	next.countKeys(status, before)
 	next.recordFetches(status)
+	next.trust = next.trustOf(before)
 	next.settled = endorsed && recorded.PendingDigest == "" && next.held.digest == recorded.Digest
 	return next
 }
@@ -175,8 +187,21 @@ func (i *Issuer) recordFetches(status *api.IssuerStatus) {
 	}
 }
 
-// policyOf is the part that comes from spec.
-func policyOf(object api.Issuer) *Issuer {
+// compile compiles the policy, unless that has been done. One that cannot be used
+// leaves nil: no token is judged by rules of another time.
+func (i *Issuer) compile(before *Issuer) {
+	if before.policy != nil && reflect.DeepEqual(i.verification, before.verification) &&
+		reflect.DeepEqual(i.KubernetesAuthentication, before.KubernetesAuthentication) {
+		i.policy = before.policy
+		return
+	}
+	if compiled, err := policy.Compile(i.verification, i.KubernetesAuthentication); err == nil {
+		i.policy = compiled
+	}
+}
+
+// specOf is the part that comes from spec.
+func specOf(object api.Issuer) *Issuer {
 	spec := object.IssuerSpec()
 	return &Issuer{
 		Object:                   objectOf(object),
@@ -186,6 +211,7 @@ func policyOf(object api.Issuer) *Issuer {
 		created:                  object.GetCreationTimestamp().Time,
 		audiences:                spec.Audiences,
 		algorithms:               spec.AllowedAlgorithms,
+		verification:             spec.Verification,
 		replaced:                 make(chan struct{}),
 	}
 }

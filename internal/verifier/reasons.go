@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
+	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 )
 
 // Reason is a stable code that says why a verdict came out as it did. It is the
@@ -20,7 +21,8 @@ const Accepted Reason = "Accepted"
 const (
 	// TokenMissing: the request has no bearer token.
 	TokenMissing Reason = "TokenMissing"
-	// AmbiguousCredentials: the request has several Authorization headers.
+	// AmbiguousCredentials: the request has several Authorization headers, or
+	// several cookies of the name.
 	AmbiguousCredentials Reason = "AmbiguousCredentials"
 	// TokenTooLarge: the token is over 16 KiB.
 	TokenTooLarge Reason = "TokenTooLarge"
@@ -34,7 +36,7 @@ const (
 	// among spec.allowedAlgorithms.
 	AlgorithmNotAllowed Reason = "AlgorithmNotAllowed"
 	// MalformedClaims: a registered claim has the wrong type or is out of range.
-	MalformedClaims Reason = "MalformedClaims"
+	MalformedClaims Reason = policy.MalformedClaims
 	// IssuerMismatch: "iss" is not exactly spec.issuer.
 	IssuerMismatch Reason = "IssuerMismatch"
 	// AudienceMismatch: "aud" names none of spec.audiences; to TokenReview also:
@@ -48,6 +50,16 @@ const (
 	TokenNotYetValid Reason = "TokenNotYetValid"
 	// IssuedInFuture: "iat" has not come.
 	IssuedInFuture Reason = "IssuedInFuture"
+	// LifetimeTooLong: exp minus iat is over spec.verification.maxTokenLifetime, or
+	// there is no iat.
+	LifetimeTooLong Reason = "LifetimeTooLong"
+	// TokenTypeNotAllowed: "typ" is not among spec.verification.tokenTypes.
+	TokenTypeNotAllowed Reason = "TokenTypeNotAllowed"
+	// RequiredClaimMissing: a claim of spec.verification.requiredClaims is not
+	// there.
+	RequiredClaimMissing Reason = policy.RequiredClaimMissing
+	// ClaimRuleFailed: one of spec.verification.claimValidationRules does not hold.
+	ClaimRuleFailed Reason = policy.ClaimRuleFailed
 )
 
 // Reasons that are a definite no because of the keys.
@@ -64,13 +76,20 @@ const (
 
 // Reasons that are a definite no although the token is genuine.
 const (
-	// SubjectMissing: the token has no "sub" to make a user name of.
-	SubjectMissing Reason = "SubjectMissing"
+	// SubjectMissing: the token has no "sub", or what else is mapped, to make a user
+	// name of.
+	SubjectMissing Reason = policy.UsernameMissing
+	// EmailNotVerified: the user name is an email address that is not verified.
+	EmailNotVerified Reason = policy.EmailNotVerified
+	// UserRuleFailed: one of kubernetesAuthentication.userValidationRules does not
+	// hold.
+	UserRuleFailed Reason = policy.UserRuleFailed
 	// ReservedName: the user name or a group would begin with "system:".
 	ReservedName Reason = "ReservedName"
-	// ClaimNotHeaderSafe: "sub" or "iss" cannot be an HTTP header's value
-	// without being changed on the way (RFC 9110 section 5.5).
-	ClaimNotHeaderSafe Reason = "ClaimNotHeaderSafe"
+	// ClaimNotHeaderSafe: "sub", "iss" or a claim of spec.verification.responseHeaders
+	// cannot be an HTTP header's value without being changed on the way (RFC 9110
+	// section 5.5).
+	ClaimNotHeaderSafe Reason = policy.NotHeaderSafe
 )
 
 // UnknownIssuer is a definite no to TokenReview, where another authenticator may
@@ -88,6 +107,9 @@ const (
 	SnapshotExpired Reason = "SnapshotExpired"
 	// UnknownKey: no trusted key fits the token; the issuer may have a new one.
 	UnknownKey Reason = "UnknownKey"
+	// PolicyInvalid: an expression in spec cannot be compiled; the condition Stalled
+	// says which.
+	PolicyInvalid Reason = "PolicyInvalid"
 	// DeadlineExceeded: there was no answer in time.
 	DeadlineExceeded Reason = "DeadlineExceeded"
 	// Overloaded: too many requests are being worked on.
@@ -102,7 +124,7 @@ const (
 var texts = map[Reason]string{
 	Accepted:             "the token is good",
 	TokenMissing:         "there is no bearer token",
-	AmbiguousCredentials: "there is more than one Authorization header",
+	AmbiguousCredentials: "there is more than one token",
 	TokenTooLarge:        "the token is over 16 KiB",
 	MalformedToken:       "the token is not a well-formed JWT",
 	HeaderNotAllowed:     "the token's header asks for something that is not supported",
@@ -114,18 +136,25 @@ var texts = map[Reason]string{
 	TokenExpired:         "the token has expired",
 	TokenNotYetValid:     "the token is not valid yet",
 	IssuedInFuture:       "the token was issued in the future",
+	LifetimeTooLong:      "the token's lifetime is too long, or not known",
+	TokenTypeNotAllowed:  "the token is of a type that is not allowed",
+	RequiredClaimMissing: "a claim that is required is missing",
+	ClaimRuleFailed:      "a rule for the claims does not hold",
 	AmbiguousKey:         "the token has no kid and several keys fit",
 	KeyAlgorithmMismatch: "the key does not serve the token's algorithm",
 	KeyRevoked:           "the key is revoked",
 	SignatureInvalid:     "the signature is not valid",
 	SubjectMissing:       "the token has no subject",
+	EmailNotVerified:     "the email address is not verified",
+	UserRuleFailed:       "a rule for the user does not hold",
 	ReservedName:         "the user name or a group would begin with system:",
-	ClaimNotHeaderSafe:   "the subject or the issuer cannot be put into a header unchanged",
+	ClaimNotHeaderSafe:   "a claim cannot be put into a header unchanged",
 	UnknownIssuer:        "the issuer is not known here",
 	NotReady:             "the issuers have not all been read yet",
 	NoSnapshot:           "there are no trusted keys for the issuer",
 	SnapshotExpired:      "the trusted keys have expired, because the issuer has not confirmed them for too long",
 	UnknownKey:           "no trusted key fits the token",
+	PolicyInvalid:        "the rules for the issuer's tokens cannot be compiled",
 	DeadlineExceeded:     "there was no answer in time",
 	Overloaded:           "too many requests at once",
 	InternalError:        "the verification failed",

@@ -26,7 +26,8 @@ import (
 )
 
 // DefaultMaxInFlight is how many requests of each protocol are worked on at the
-// same time unless ServerOptions says otherwise.
+// same time unless ServerOptions says otherwise. One whose key is dearer than RSA
+// with 2048 bits counts for as many as it costs.
 const DefaultMaxInFlight = 512
 
 const (
@@ -65,6 +66,9 @@ type ServerOptions struct {
 	// MaxInFlight limits how many requests of each protocol are worked on at the
 	// same time; more are answered with 503. 0 means DefaultMaxInFlight.
 	MaxInFlight int
+	// TokenCacheSize is how much memory accepted tokens may take, in bytes; 0 turns
+	// remembering them off.
+	TokenCacheSize uint64
 	// APIAudiences are the audiences of the Kubernetes API server, its
 	// --api-audiences: a token that an issuer of ours vouches for is good for
 	// those as well.
@@ -114,15 +118,19 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 		unknownKeys = newLookup(store, statusAsker(o.RefreshRequests), store.now, log)
 		store.dropped = unknownKeys.forget
 	}
+	cache, err := newTokenCache(o.TokenCacheSize, store.now)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		options: o, log: log,
 		mirror:      &mirror{issuers: store, now: store.now, url: o.MirrorURL},
-		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolForwardAuth)},
+		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), cache: cache, log: log.WithValues("protocol", protocolForwardAuth)},
 	}
 	if o.ClientCAFile != "" {
 		s.tokenReview = &tokenReview{
 			issuers: store, lookup: unknownKeys, now: store.now, apiAudiences: o.APIAudiences,
-			gate: newGate(o.MaxInFlight), log: log.WithValues("protocol", protocolTokenReview),
+			gate: newGate(o.MaxInFlight), cache: cache, log: log.WithValues("protocol", protocolTokenReview),
 		}
 	}
 	return s, s.loadCertificates()
@@ -155,6 +163,17 @@ func (s *Server) HTTPAddr() string { return load(&s.httpAddress) }
 func load(v *atomic.Value) string {
 	address, _ := v.Load().(string)
 	return address
+}
+
+// Verify judges a token as forward-auth does, but for the headers that a proxy
+// gets.
+func (s *Server) Verify(ctx context.Context, o Object, token string) Verdict {
+	issuer, ok := s.forwardAuth.issuers.ForObject(o)
+	if !ok {
+		return Verdict{Outcome: CannotDecide, Reason: UnknownIssuer}
+	}
+	v, _ := s.forwardAuth.verify(ctx, token, issuer)
+	return v
 }
 
 // Handler serves all protocols and the mirror, as the HTTPS listener does.
@@ -283,23 +302,45 @@ func (d debugWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// gate limits how much is worked on at the same time. It never makes anyone
-// wait.
-type gate chan struct{}
-
-func newGate(limit int) gate { return make(gate, limit) }
-
-// enter reports whether there was room; then leave has to follow, once.
-func (g gate) enter() bool {
-	select {
-	case g <- struct{}{}:
-		return true
-	default:
-		return false
-	}
+// gate limits how much is worked on at the same time, in verifications with a
+// 2048-bit RSA key. It never makes anyone wait. A nil one has no limit.
+type gate struct {
+	limit int64
+	used  atomic.Int64
 }
 
-func (g gate) leave() { <-g }
+func newGate(limit int) *gate { return &gate{limit: int64(limit)} }
+
+// enter reports whether there was room for a request; then leave has to follow,
+// once.
+func (g *gate) enter() bool {
+	if g.used.Add(1) > g.limit {
+		g.leave()
+		return false
+	}
+	return true
+}
+
+func (g *gate) leave() { g.used.Add(-1) }
+
+// work reports whether there was room for what a request costs besides; then done
+// has to follow, once. A request that is alone may cost anything.
+func (g *gate) work(cost int) bool {
+	if g == nil {
+		return true
+	}
+	if used := g.used.Add(int64(cost)); used > g.limit && used > int64(cost)+1 {
+		g.done(cost)
+		return false
+	}
+	return true
+}
+
+func (g *gate) done(cost int) {
+	if g != nil {
+		g.used.Add(-int64(cost))
+	}
+}
 
 // contained runs a verification. A panic in it is "cannot decide".
 func contained(log logr.Logger, verify func() Verdict) (v Verdict) {

@@ -442,7 +442,7 @@ func TestTokenReviewBodyThatNeverArrives(t *testing.T) {
 	g.Expect(response.Body.Close()).To(Succeed())
 	g.Expect(response.StatusCode).To(Equal(http.StatusBadRequest))
 	g.Expect(time.Since(began)).To(BeNumerically("<", 8*time.Second), "THREATS 61: the deadline covers the reading")
-	g.Eventually(func() int { return len(h.gate) }, 5*time.Second).Should(BeZero())
+	g.Eventually(func() int64 { return h.gate.used.Load() }, 5*time.Second).Should(BeZero())
 }
 
 func TestQuotedValuesForTheLog(t *testing.T) {

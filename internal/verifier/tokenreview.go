@@ -28,8 +28,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authenticationv1beta1 "k8s.io/api/authentication/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
 
 const (
@@ -51,7 +49,8 @@ type tokenReview struct {
 	now     func() time.Time
 	// apiAudiences are those of the API server itself.
 	apiAudiences []string
-	gate         gate
+	gate         *gate
+	cache        *tokenCache
 	log          logr.Logger
 }
 
@@ -133,6 +132,10 @@ func supportedVersion(apiVersion string) bool {
 
 // within judges a review, and gives up waiting at the deadline.
 func (h *tokenReview) within(ctx context.Context, spec authenticationv1.TokenReviewSpec) answer {
+	if a, ok := h.seen(spec); ok {
+		h.gate.leave()
+		return a
+	}
 	done := make(chan answer, 1)
 	go func() { done <- h.work(ctx, spec) }()
 	select {
@@ -165,6 +168,7 @@ func (h *tokenReview) judge(ctx context.Context, spec authenticationv1.TokenRevi
 		a.verdict = *refused
 		return a
 	}
+	c.gate = h.gate
 	if !h.issuers.Ready() {
 		a.verdict = c.verdict(CannotDecide, NotReady)
 		return a
@@ -183,42 +187,57 @@ func (h *tokenReview) judge(ctx context.Context, spec authenticationv1.TokenRevi
 		a.verdict = c.verdict(Refuse, UnknownIssuer)
 		return a
 	}
-	user, audiences, reason := h.identify(a.verdict.Claims, issuer.KubernetesAuthentication, spec.Audiences)
-	if reason != "" {
-		a.verdict = c.verdict(Refuse, reason)
+	h.cache.put(spec.Token, a.verdict)
+	return h.accept(a.verdict, issuer, spec.Audiences)
+}
+
+// seen judges a review of a token that was accepted before.
+func (h *tokenReview) seen(spec authenticationv1.TokenReviewSpec) (a answer, ok bool) {
+	before := h.cache.get(spec.Token)
+	if before == nil {
+		return a, false
+	}
+	issuer, ok := h.issuers.ForTokenReview(before.claims.Issuer)
+	if !ok {
+		return a, false
+	}
+	v, ok := before.again(issuer, h.now())
+	if !ok {
+		return a, false
+	}
+	return h.accept(v, issuer, spec.Audiences), true
+}
+
+// accept is the answer for a token that the issuer's keys and policy accept.
+func (h *tokenReview) accept(v Verdict, issuer *Issuer, requested []string) answer {
+	a := h.identify(v, requested)
+	a.object = issuer.Object.String()
+	if a.verdict.Outcome != Accept {
+		a.audiences = requested
 		return a
 	}
-	a.user, a.audiences = user, audiences
 	issuer.used(a.verdict, h.now())
 	return a
 }
 
-// identify is who a genuine token stands for, and for which of the requested
-// audiences. It returns the reason of a definite no, or nothing.
-func (h *tokenReview) identify(claims *Claims, ka *api.KubernetesAuthentication, requested []string) (user authenticationv1.UserInfo, audiences []string, reason Reason) {
-	audiences = h.grantedAudiences(claims, requested)
-	if len(requested) > 0 && len(audiences) == 0 {
-		return user, nil, AudienceMismatch
+// identify is who an accepted token stands for, and for which of the requested
+// audiences.
+func (h *tokenReview) identify(v Verdict, requested []string) answer {
+	a := answer{verdict: v, audiences: h.grantedAudiences(v.Claims, requested)}
+	if len(requested) > 0 && len(a.audiences) == 0 {
+		return answer{verdict: v.refusedFor(AudienceMismatch)}
 	}
-	if claims.Subject == "" {
-		return user, nil, SubjectMissing
-	}
-	user.Username = ka.UsernamePrefix + claims.Subject
-	if ka.GroupsPrefix != "" {
-		groups, ok := claims.Groups()
-		if !ok {
-			return user, nil, MalformedClaims
-		}
-		for _, g := range groups {
-			if g != "" {
-				user.Groups = append(user.Groups, ka.GroupsPrefix+g)
-			}
-		}
+	user, refusal := v.accepted.user()
+	if refusal != nil {
+		refused := v.refusedFor(Reason(refusal.Reason))
+		refused.Detail = refusal.Detail
+		return answer{verdict: refused}
 	}
 	if slices.ContainsFunc(append([]string{user.Username}, user.Groups...), reserved) {
-		return user, nil, ReservedName
+		return answer{verdict: v.refusedFor(ReservedName)}
 	}
-	return user, audiences, ""
+	a.user = user
+	return a
 }
 
 func reserved(name string) bool { return strings.HasPrefix(name, reservedPrefix) }

@@ -121,15 +121,18 @@ func timeOf(t *metav1.Time) time.Time {
 
 // used counts an accepted token.
 func (i *Issuer) used(v Verdict, now time.Time) {
-	u := i.uses[v.thumbprint]
-	if v.Outcome != Accept || u == nil {
+	if v.Outcome != Accept {
+		return
+	}
+	u := i.uses[v.accepted.thumbprint]
+	if u == nil {
 		return
 	}
 	u.accepted.Add(1)
 	u.last.Store(now.UnixNano())
 	// The signature vouches for iat: the key was in use before a look that did
 	// not find it.
-	if iat := v.Claims.IssuedAt; !u.absent.IsZero() && !iat.IsZero() && iat.Add(Leeway).Before(u.absent) {
+	if iat := v.Claims.IssuedAt; !u.absent.IsZero() && !iat.IsZero() && iat.Add(i.policy.Leeway).Before(u.absent) {
 		u.early.CompareAndSwap(0, iat.Unix())
 	}
 }

@@ -3,7 +3,8 @@
 //
 // The order of the checks (a definite no never waits for keys):
 //
-//	size ─> strict decode ─> algorithm ─> iss ─> aud ─> exp, nbf, iat ─> kid ─> signature
+//	size ─> strict decode ─> algorithm ─> iss ─> aud ─> exp, nbf, iat ─> typ, claims
+//	     ─> kid ─> signature ─> rules
 //
 // What comes from a token is called untrusted until the signature has been
 // checked.
@@ -17,12 +18,9 @@ import (
 
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
-
-// Leeway is how far the clocks of the issuer and of the verifier may differ:
-// exp, nbf and iat are judged with that much in the token's favor.
-const Leeway = 60 * time.Second
 
 // Outcome is the answer to the question whether a token is good.
 type Outcome int
@@ -61,8 +59,8 @@ type Verdict struct {
 	// Claims are those of an accepted token; nil otherwise.
 	Claims *Claims
 
-	// thumbprint is that of the key that signed an accepted token.
-	thumbprint string
+	// accepted is an accepted token; nil otherwise.
+	accepted *accepted
 	// untrustedIssuer and untrustedKeyID are for the log.
 	untrustedIssuer, untrustedKeyID string
 }
@@ -81,6 +79,8 @@ func Verify(token string, issuer *Issuer, now time.Time) Verdict {
 type candidate struct {
 	token           *jose.Token
 	untrustedClaims Claims
+	// gate limits the work on signatures; nil does not.
+	gate *gate
 }
 
 // decode reads a token strictly: its size, its form, its header and its claims.
@@ -98,24 +98,59 @@ func decode(token string) (*candidate, *Verdict) {
 	if problem != "" {
 		return nil, &Verdict{Outcome: Refuse, Reason: MalformedClaims, Detail: problem, untrustedKeyID: parsed.KeyID}
 	}
+	claims.size = len(parsed.Payload)
 	return &candidate{token: parsed, untrustedClaims: claims}, nil
 }
 
 // judge runs the checks after decoding, in order.
 func (c *candidate) judge(issuer *Issuer, now time.Time) Verdict {
-	if reason := c.checkClaims(issuer, now); reason != "" {
+	if reason := c.checkClaims(issuer); reason != "" {
 		return c.verdict(Refuse, reason)
+	}
+	if issuer.policy == nil {
+		return c.verdict(CannotDecide, PolicyInvalid)
+	}
+	if reason := c.untrustedClaims.checkTimes(issuer.policy, now); reason != "" {
+		return c.verdict(Refuse, reason)
+	}
+	if !issuer.policy.AllowsType(c.token.Type) {
+		return c.verdict(Refuse, TokenTypeNotAllowed)
+	}
+	if refusal := issuer.policy.CheckClaims(c.token.Claims); refusal != nil {
+		return c.refused(refusal)
 	}
 	key, outcome, reason := c.findKey(issuer, now)
 	if key == nil {
 		return c.verdict(outcome, reason)
 	}
+	extra := key.Cost() - 1 // every request has paid for one
+	if !c.gate.work(extra) {
+		return c.verdict(CannotDecide, Overloaded)
+	}
+	defer c.gate.done(extra)
 	if err := key.Verify(c.token); err != nil {
 		return c.verdict(Refuse, SignatureInvalid)
 	}
+	// The signature vouches for the claims now.
+	if refusal := issuer.policy.Evaluate(c.token.Claims).CheckRules(); refusal != nil {
+		return c.refused(refusal)
+	}
 	v := c.verdict(Accept, Accepted)
-	v.thumbprint = key.Thumbprint()
-	v.Claims = &c.untrustedClaims // the signature vouches for them now
+	v.accepted = c.accept(issuer, key.Thumbprint())
+	v.Claims = &v.accepted.claims
+	return v
+}
+
+// refused is the verdict of the issuer's policy.
+func (c *candidate) refused(refusal *policy.Refusal) Verdict {
+	v := c.verdict(Refuse, Reason(refusal.Reason))
+	v.Detail = refusal.Detail
+	return v
+}
+
+// refusedFor is the same verdict, turned into a definite no.
+func (v Verdict) refusedFor(reason Reason) Verdict {
+	v.Outcome, v.Reason, v.Claims, v.accepted = Refuse, reason, nil, nil
 	return v
 }
 
@@ -126,9 +161,9 @@ func (c *candidate) verdict(outcome Outcome, reason Reason) Verdict {
 	}
 }
 
-// checkClaims judges all that needs no key. It returns the reason of a definite
-// no, or nothing.
-func (c *candidate) checkClaims(issuer *Issuer, now time.Time) Reason {
+// checkClaims judges whether the issuer's tokens are like this one. It returns the
+// reason of a definite no, or nothing.
+func (c *candidate) checkClaims(issuer *Issuer) Reason {
 	untrusted := &c.untrustedClaims
 	switch {
 	case !issuer.allows(c.token.Algorithm):
@@ -138,21 +173,23 @@ func (c *candidate) checkClaims(issuer *Issuer, now time.Time) Reason {
 	case !intersects(untrusted.Audiences, issuer.audiences):
 		return AudienceMismatch
 	}
-	return untrusted.checkTimes(now)
+	return ""
 }
 
 // checkTimes judges exp, nbf and iat (RFC 7519 sections 4.1.4 to 4.1.6).
-func (c *Claims) checkTimes(now time.Time) Reason {
-	latest := now.Add(Leeway)
+func (c *Claims) checkTimes(p *policy.Policy, now time.Time) Reason {
+	latest := now.Add(p.Leeway)
 	switch {
 	case c.ExpiresAt.IsZero():
 		return ExpiryMissing
-	case !now.Before(c.ExpiresAt.Add(Leeway)):
+	case !now.Before(c.ExpiresAt.Add(p.Leeway)):
 		return TokenExpired
 	case latest.Before(c.NotBefore):
 		return TokenNotYetValid
 	case latest.Before(c.IssuedAt):
 		return IssuedInFuture
+	case p.MaxTokenLifetime > 0 && (c.IssuedAt.IsZero() || c.ExpiresAt.Sub(c.IssuedAt) > p.MaxTokenLifetime):
+		return LifetimeTooLong
 	}
 	return ""
 }

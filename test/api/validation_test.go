@@ -109,6 +109,17 @@ func TestSchema(t *testing.T) {
 			"staleTTL too long":              {spec: spec("staleTTL: 169h"), message: "staleTTL must be a duration from 0s to 168h"},
 			"rotation policy":                {spec: spec("rotation: {policy: Trust}"), message: "RequireOverlap"},
 			"retirementGrace too long":       {spec: spec("rotation: {retirementGrace: 169h}"), message: "retirementGrace must be a duration from 0s to 168h"},
+			"leeway too long":                {spec: spec("verification: {leeway: 11m}"), message: "leeway must be a duration from 0s to 10m"},
+			"maxTokenLifetime too short":     {spec: spec("verification: {maxTokenLifetime: 30s}"), message: "maxTokenLifetime must be a duration from 1m to 8760h"},
+			"a rule without a value":         {spec: spec("verification: {claimValidationRules: [{claim: a}]}"), message: "claim and requiredValue go together"},
+			"a rule of two kinds":            {spec: spec("verification: {claimValidationRules: [{claim: a, requiredValue: b, expression: 'true'}]}"), message: "exactly one of the fields in [claim expression]"},
+			"a cookie that is no name":       {spec: spec("verification: {cookie: 'a b'}"), message: "must be the name of a cookie"},
+			"a header of HTTP":               {spec: spec("verification: {responseHeaders: [{name: Set-Cookie, claim: a}]}"), message: "name belongs to HTTP"},
+			"a header of ours":               {spec: spec("verification: {responseHeaders: [{name: x-auth-subject, claim: a}]}"), message: "name belongs to HTTP"},
+			"THREATS 44: a header alias":     {spec: spec("verification: {responseHeaders: [{name: X_Auth_User, claim: a}]}"), message: "letters, digits and hyphens"},
+			"a header without a value":       {spec: spec("verification: {responseHeaders: [{name: X-A}]}"), message: "exactly one of the fields in [claim expression]"},
+			"the same header twice":          {spec: spec("verification: {responseHeaders: [{name: X-A, claim: a}, {name: X-A, claim: b}]}"), message: "Duplicate"},
+			"and in another case":            {spec: spec("verification: {responseHeaders: [{name: X-A, claim: a}, {name: x-a, claim: b}]}"), message: "twice, case aside"},
 			"expiredPolicy":                  {spec: spec("snapshot: {expiredPolicy: Delete}"), message: "Remove"},
 			"staleTTL negative":              {spec: spec("staleTTL: -1s"), message: "staleTTL must be a duration from 0s to 168h"},
 			"a symmetric algorithm":          {spec: spec("allowedAlgorithms: [HS256]"), message: "Unsupported value"},
@@ -122,6 +133,15 @@ func TestSchema(t *testing.T) {
 			},
 			"Kubernetes login as the system": {
 				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {usernamePrefix: 'system:x'}"), message: "must not begin with system:",
+			},
+			"Kubernetes groups without a prefix": {
+				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {usernamePrefix: 'x:', claimMappings: {groups: {claim: roles}}}"), message: "claimMappings.groups needs groupsPrefix",
+			},
+			"Kubernetes attributes of Kubernetes": {
+				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {usernamePrefix: 'x:', claimMappings: {extra: [{key: sub.kubernetes.io/x, valueExpression: 'claims.a'}]}}"), message: "are Kubernetes' own",
+			},
+			"Kubernetes attributes without a domain": {
+				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {usernamePrefix: 'x:', claimMappings: {extra: [{key: tenant, valueExpression: 'claims.a'}]}}"), message: "a path with a domain before it",
 			},
 			"Kubernetes groups of the system": {
 				kind: api.ClusterTrustedIssuerKind, spec: spec("kubernetesAuthentication: {usernamePrefix: 'x:', groupsPrefix: 'system:'}"), message: "must not begin with system:",
@@ -151,11 +171,11 @@ func TestSchema(t *testing.T) {
 
 	t.Run("fills in the defaults, the status for kstatus included", func(t *testing.T) {
 		g := NewWithT(t)
-		u := object(api.TrustedIssuerKind, "defaults", spec("rotation: {}", "snapshot: {}"))
+		u := object(api.TrustedIssuerKind, "defaults", spec("rotation: {}", "snapshot: {}", "verification: {cookie: session}"))
 		g.Expect(c.Create(ctx, u)).To(Succeed())
 		for path, want := range map[string]any{
 			"spec.cacheTTL": "10m", "spec.staleTTL": "24h", "spec.maxRedirects": int64(0),
-			"spec.rotation.policy": "Automatic", "spec.rotation.retirementGrace": "0s", "spec.snapshot.expiredPolicy": "Keep", "spec.suspend": false,
+			"spec.verification.leeway": "60s", "spec.rotation.policy": "Automatic", "spec.rotation.retirementGrace": "0s", "spec.snapshot.expiredPolicy": "Keep", "spec.suspend": false,
 			"spec.keyUses": []any{"sig"}, "status.observedGeneration": int64(-1),
 		} {
 			got, _, err := unstructured.NestedFieldNoCopy(u.Object, strings.Split(path, ".")...)

@@ -1,0 +1,223 @@
+// expression.go compiles and evaluates CEL.
+
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+
+	celgo "github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
+	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/lazy"
+
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
+)
+
+// Names of the variables.
+const claimsVariable, userVariable = "claims", "user"
+
+// compiler is expensive to make and safe for concurrent use.
+var compiler = sync.OnceValue(authenticationcel.NewDefaultCompiler)
+
+// expression is a compiled expression.
+type expression struct {
+	field, message string
+	program        celgo.Program
+	ast            *celgo.Ast
+}
+
+func compileClaims(field string, of authenticationcel.ExpressionAccessor) (*expression, error) {
+	result, err := compiler().CompileClaimsExpression(of)
+	return compiled(field, result, err)
+}
+
+func compileUserRule(field, text string) (*expression, error) {
+	result, err := compiler().CompileUserExpression(&authenticationcel.UserValidationCondition{Expression: text})
+	return compiled(field, result, err)
+}
+
+func compiled(field string, result authenticationcel.CompilationResult, err error) (*expression, error) {
+	if err != nil {
+		return nil, &Error{Field: field, Detail: err.Error()}
+	}
+	return &expression{field: field, program: result.Program, ast: result.AST}, nil
+}
+
+// budget is what all expressions of one token may cost together, in CEL's unit:
+// what Kubernetes lets a single one cost, about a tenth of a second.
+type budget struct{ spent uint64 }
+
+// errTooExpensive: the budget is spent.
+var errTooExpensive = errors.New("the expressions cost too much")
+
+// evaluate evaluates an expression. Its error may hold values of claims.
+func (b *budget) evaluate(e *expression, variable string, value traits.Mapper) (ref.Val, error) {
+	result, details, err := e.program.Eval(map[string]any{variable: value})
+	if details != nil {
+		if cost := details.ActualCost(); cost != nil {
+			b.spent += *cost
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case b.spent > celconfig.PerCallLimit:
+		return nil, errTooExpensive
+	}
+	return result, nil
+}
+
+// holds evaluates a rule.
+func (b *budget) holds(e *expression, variable string, value traits.Mapper) bool {
+	result, err := b.evaluate(e, variable, value)
+	return err == nil && result == types.True
+}
+
+// errNotStrings: an expression's result is of the wrong type.
+var errNotStrings = errors.New("neither a string, nor a list of strings, nor null")
+
+// strings evaluates an expression whose result is a string, a list of strings, or
+// null for none. Empty strings are left out.
+func (b *budget) strings(e *expression, value traits.Mapper) ([]string, error) {
+	result, err := b.evaluate(e, claimsVariable, value)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	switch r := result.(type) {
+	case types.Null:
+	case types.String:
+		all = []string{string(r)}
+	case traits.Lister:
+		native, err := r.ConvertToNative(reflect.TypeFor[[]string]())
+		list, ok := native.([]string)
+		if err != nil || !ok {
+			return nil, errNotStrings
+		}
+		all = list
+	default:
+		return nil, errNotStrings
+	}
+	return nonEmpty(all), nil
+}
+
+func nonEmpty(all []string) []string {
+	var kept []string
+	for _, s := range all {
+		if s != "" {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// claimsValue is the variable "claims". Numbers are doubles, as they are in
+// Kubernetes. Values are decoded when they are asked for.
+func claimsValue(claims jose.Object) traits.Mapper {
+	m := lazy.NewMapValue(types.NewObjectType("kubernetes.claims"))
+	for name, raw := range claims.All() {
+		m.Append(name, func(*lazy.MapValue) ref.Val {
+			var v any
+			if err := json.Unmarshal(raw, &v); err != nil {
+				return types.NewErr("claim %q cannot be read", name)
+			}
+			return unescaped(types.DefaultTypeAdapter.NativeToValue(v))
+		})
+	}
+	return m
+}
+
+// unescaped lets a path reach members whose names are no identifiers: a.b__dot__c
+// is the member "b.c" of a, as in other expressions of Kubernetes. The map of the
+// claims itself does so already.
+func unescaped(v ref.Val) ref.Val {
+	switch v := v.(type) {
+	case traits.Mapper:
+		return unescapedMap{v}
+	case traits.Lister:
+		return unescapedList{v}
+	}
+	return v
+}
+
+type unescapedMap struct{ traits.Mapper }
+
+// Find implements traits.Mapper.
+func (m unescapedMap) Find(key ref.Val) (ref.Val, bool) {
+	name, isText := key.(types.String)
+	if !isText {
+		return m.Mapper.Find(key)
+	}
+	plain, ok := apiservercel.Unescape(string(name))
+	if !ok {
+		return nil, false
+	}
+	v, found := m.Mapper.Find(types.String(plain))
+	if !found {
+		return v, false
+	}
+	return unescaped(v), true
+}
+
+// Get implements traits.Indexer.
+func (m unescapedMap) Get(key ref.Val) ref.Val {
+	if v, found := m.Find(key); found {
+		return v
+	}
+	return types.NewErr("no such key: %v", key)
+}
+
+// Contains implements traits.Container.
+func (m unescapedMap) Contains(key ref.Val) ref.Val {
+	v, found := m.Find(key)
+	if v != nil && types.IsUnknownOrError(v) {
+		return v
+	}
+	return types.Bool(found)
+}
+
+type unescapedList struct{ traits.Lister }
+
+// Get implements traits.Indexer.
+func (l unescapedList) Get(index ref.Val) ref.Val { return unescaped(l.Lister.Get(index)) }
+
+// Iterator implements traits.Iterable.
+func (l unescapedList) Iterator() traits.Iterator { return unescapedIterator{l.Lister.Iterator()} }
+
+type unescapedIterator struct{ traits.Iterator }
+
+// Next implements traits.Iterator.
+func (i unescapedIterator) Next() ref.Val { return unescaped(i.Iterator.Next()) }
+
+// value is where a value comes from: a claim, or an expression.
+type value struct {
+	claim      string
+	expression *expression
+}
+
+func compileValue(field, claim, text string) (value, error) {
+	if text == "" {
+		return value{claim: claim}, nil
+	}
+	e, err := compileClaims(field+".expression", &authenticationcel.ClaimMappingExpression{Expression: text})
+	if err != nil {
+		return value{}, err
+	}
+	return value{expression: e}, nil
+}
+
+// path says where the value comes from, for a log.
+func (v value) path() string {
+	if v.expression != nil {
+		return v.expression.field
+	}
+	return fmt.Sprintf("the claim %q", v.claim)
+}

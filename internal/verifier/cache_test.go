@@ -1,0 +1,161 @@
+package verifier
+
+import (
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// TestATokenSeenBeforeIsJudgedByWhatHoldsNow accepts a token, changes something,
+// and asks for it again: remembering must never show.
+func TestATokenSeenBeforeIsJudgedByWhatHoldsNow(t *testing.T) {
+	k1, k2 := ec("k1"), ec("k2")
+	set := keySet(t, k1, k2)
+	token := k1.Sign(claims(map[string]any{"tenant": "blue"}))
+	spec := func(v api.VerificationSpec) edit {
+		return func(c *api.ClusterTrustedIssuer) { c.Spec.Verification = &v }
+	}
+	for name, test := range map[string]struct {
+		edits []edit
+		after time.Duration
+		// without k1 is published.
+		rotated bool
+		want    Reason
+	}{
+		"nothing":               {want: Accepted},
+		"its status is renewed": {edits: []edit{publishes(set, start.Add(time.Minute))}, after: 2 * time.Minute, want: Accepted},
+		"it expires":            {after: 11*time.Minute + time.Second, want: TokenExpired},
+		"within the leeway":     {after: 10*time.Minute + 59*time.Second, want: Accepted},
+		"the clock goes back":   {after: -time.Hour, want: TokenNotYetValid},
+		"the keys expire":       {edits: []edit{publishes(set, start.Add(-2*time.Hour))}, want: SnapshotExpired},
+		"its key is revoked":    {edits: []edit{func(c *api.ClusterTrustedIssuer) { c.Spec.RevokedKeys = []string{"k1"} }}, want: KeyRevoked},
+		"its key is exposed":    {edits: []edit{compromised(set, "k1")}, want: KeyRevoked},
+		"another key is":        {edits: []edit{compromised(set, "k2")}, want: Accepted},
+		"its key is withdrawn":  {rotated: true, want: UnknownKey},
+		"another audience":      {edits: []edit{func(c *api.ClusterTrustedIssuer) { c.Spec.Audiences = []string{"x"} }}, want: AudienceMismatch},
+		"another algorithm":     {edits: []edit{algorithms(api.Algorithm("RS256"))}, want: AlgorithmNotAllowed},
+		"a rule it keeps":       {edits: []edit{spec(rule(`claims.tenant == "blue"`))}, want: Accepted},
+		"a rule it breaks":      {edits: []edit{spec(rule(`claims.tenant == "green"`))}, want: ClaimRuleFailed},
+		"a rule that is wrong":  {edits: []edit{spec(rule(`claims.tenant ==`))}, want: PolicyInvalid},
+		"a claim it has not":    {edits: []edit{spec(api.VerificationSpec{RequiredClaims: []string{"azp"}})}, want: RequiredClaimMissing},
+		"a type it has not":     {edits: []edit{spec(api.VerificationSpec{TokenTypes: []string{"at+jwt"}})}, want: TokenTypeNotAllowed},
+		"a shorter life":        {edits: []edit{spec(api.VerificationSpec{MaxTokenLifetime: &metav1.Duration{Duration: time.Minute}})}, want: LifetimeTooLong},
+		"a shorter leeway":      {edits: []edit{spec(api.VerificationSpec{Leeway: &metav1.Duration{}})}, after: 10*time.Minute + time.Second, want: TokenExpired},
+		"a longer leeway":       {edits: []edit{spec(api.VerificationSpec{Leeway: &metav1.Duration{Duration: 5 * time.Minute}})}, after: 14 * time.Minute, want: Accepted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			now := start
+			cache, err := newTokenCache(1<<20, func() time.Time { return now })
+			g.Expect(err).NotTo(HaveOccurred())
+			before := join(cluster(publishes(set, start)), content(t, set), nil, now)
+			h := &forwardAuth{now: func() time.Time { return now }, cache: cache}
+			v, _ := h.verify(t.Context(), token, before)
+			g.Expect(v.Reason).To(Equal(Accepted))
+			g.Expect(cache.get(token)).NotTo(BeNil())
+
+			published := set
+			if test.rotated {
+				published = keySet(t, k2)
+			}
+			now = start.Add(test.after)
+			next := join(cluster(append([]edit{publishes(published, start)}, test.edits...)...), content(t, published), before, now)
+			v, _ = h.verify(t.Context(), token, next)
+			g.Expect(v.Reason).To(Equal(test.want))
+
+			// And a verifier that has never seen it says the same.
+			fresh := Verify(token, next, now)
+			g.Expect(fresh.Reason).To(Equal(test.want))
+		})
+	}
+}
+
+func rule(expression string) api.VerificationSpec {
+	return api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: expression}}}
+}
+
+// A token accepted for one object must not count for another one with the same
+// issuer and keys.
+func TestATokenSeenBeforeCountsForItsObjectAlone(t *testing.T) {
+	g := NewWithT(t)
+	k := ec("k1")
+	set := keySet(t, k)
+	token := k.Sign(claims(nil))
+	cache, err := newTokenCache(1<<20, time.Now)
+	g.Expect(err).NotTo(HaveOccurred())
+	one := trusted(t, set)
+	other := trusted(t, set, func(c *api.ClusterTrustedIssuer) {
+		c.Name, c.UID, c.Spec.Audiences = "other", "other", []string{"theirs"}
+	})
+	h := &forwardAuth{now: func() time.Time { return start }, cache: cache}
+	v, _ := h.verify(t.Context(), token, one)
+	g.Expect(v.Reason).To(Equal(Accepted))
+	v, _ = h.verify(t.Context(), token, other)
+	g.Expect(v.Reason).To(Equal(AudienceMismatch))
+}
+
+func TestRefusedTokensAreNotRemembered(t *testing.T) {
+	g := NewWithT(t)
+	k := ec("k1")
+	cache, err := newTokenCache(1<<20, time.Now)
+	g.Expect(err).NotTo(HaveOccurred())
+	h := &forwardAuth{now: func() time.Time { return start }, cache: cache}
+	for _, token := range []string{"", "x", k.Sign(claims(map[string]any{"aud": "theirs"})), ec("other").Sign(claims(nil))} {
+		v, _ := h.verify(t.Context(), token, trusted(t, keySet(t, k)))
+		g.Expect(v.Outcome).NotTo(Equal(Accept))
+		g.Expect(cache.get(token)).To(BeNil())
+	}
+	g.Expect((*tokenCache)(nil).get("x")).To(BeNil(), "without a cache nothing is remembered")
+}
+
+func TestTheCacheIsBounded(t *testing.T) {
+	g := NewWithT(t)
+	cache, err := newTokenCache(100*(acceptedOverhead+1000), time.Now)
+	g.Expect(err).NotTo(HaveOccurred())
+	for i := range 10_000 {
+		a := &accepted{claims: Claims{size: 1000, ExpiresAt: time.Now().Add(time.Hour)}}
+		cache.put(string(rune('a'+i%26))+time.Duration(i).String(), Verdict{Outcome: Accept, accepted: a})
+	}
+	cache.tokens.CleanUp()
+	g.Expect(cache.tokens.EstimatedSize()).To(BeNumerically("<=", 100))
+}
+
+// An expensive key takes more of the room than a cheap one, and a request that is
+// alone always has room.
+func TestTheGateCountsCost(t *testing.T) {
+	g := NewWithT(t)
+	gate := newGate(10)
+	g.Expect(gate.enter()).To(BeTrue())
+	g.Expect(gate.work(51)).To(BeTrue(), "alone")
+	g.Expect(gate.enter()).To(BeFalse())
+	gate.done(51)
+	g.Expect(gate.enter()).To(BeTrue())
+	g.Expect(gate.work(8)).To(BeTrue(), "10 in all")
+	g.Expect(gate.work(1)).To(BeFalse())
+	g.Expect(gate.enter()).To(BeFalse())
+	gate.done(8)
+	gate.leave()
+	gate.leave()
+	g.Expect(gate.used.Load()).To(BeZero())
+	for range 10 {
+		g.Expect(gate.enter()).To(BeTrue())
+	}
+	g.Expect(gate.enter()).To(BeFalse())
+
+	// As a token meets it.
+	k := key("rsa", "RS256")
+	issuer := trusted(t, keySet(t, k, ec("k1")))
+	c, refused := decode(ec("k1").Sign(claims(nil)))
+	g.Expect(refused).To(BeNil())
+	c.gate = gate
+	v := c.judge(issuer, start)
+	g.Expect(v.Outcome).To(Equal(CannotDecide))
+	g.Expect(v.Reason).To(Equal(Overloaded), "ES256 costs three")
+	c, _ = decode(k.Sign(claims(nil)))
+	c.gate = gate
+	g.Expect(c.judge(issuer, start).Reason).To(Equal(Accepted), "RS256 with 2048 bits has been paid for")
+}

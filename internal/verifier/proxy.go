@@ -1,0 +1,128 @@
+// proxy.go is what all protocols of reverse proxies have in common: where the token
+// is, which headers tell the application about it, and which status a verdict is.
+
+package verifier
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Headers of the answers to a proxy.
+const (
+	// HeaderSubject is the "sub" of an accepted token; empty when it has none.
+	HeaderSubject = "X-Auth-Subject"
+	// HeaderIssuer is the "iss" of an accepted token.
+	HeaderIssuer = "X-Auth-Issuer"
+	// HeaderReason is the Reason of an answer other than 200.
+	HeaderReason = "X-Jwks-Trust-Reason"
+)
+
+// realm is the protection space in the challenges (RFC 9110 section 11.5).
+const realm = "jwks-trust"
+
+// tokenFrom is the token of a request: that of its Authorization header or, where
+// the issuer's policy names one, of its cookie. issuer is nil where there is none.
+func tokenFrom(header http.Header, issuer *Issuer) (token string, refused Reason) {
+	token, refused = bearerToken(header)
+	if refused != TokenMissing || issuer == nil || issuer.policy == nil || issuer.policy.Cookie == "" {
+		return token, refused
+	}
+	request := http.Request{Header: header}
+	switch cookies := request.CookiesNamed(issuer.policy.Cookie); len(cookies) {
+	case 0:
+		return "", TokenMissing
+	case 1:
+		if cookies[0].Value == "" {
+			return "", TokenMissing
+		}
+		return cookies[0].Value, ""
+	}
+	return "", AmbiguousCredentials
+}
+
+// bearerToken is the token of the one Authorization header (RFC 6750 section
+// 2.1). Other ways to send a token are not read; another scheme is no token.
+func bearerToken(header http.Header) (token string, refused Reason) {
+	values := header.Values("Authorization")
+	switch len(values) {
+	case 0:
+		return "", TokenMissing
+	case 1:
+	default:
+		return "", AmbiguousCredentials
+	}
+	scheme, credentials, _ := strings.Cut(values[0], " ")
+	credentials = strings.TrimLeft(credentials, " ")
+	if !strings.EqualFold(scheme, "Bearer") || credentials == "" {
+		return "", TokenMissing
+	}
+	return credentials, ""
+}
+
+// forProxy is the verdict once it is known that what an application has to be told
+// can be told.
+func (v Verdict) forProxy() Verdict {
+	if v.Outcome != Accept {
+		return v
+	}
+	if !headerSafe(v.Claims.Subject) || !headerSafe(v.Claims.Issuer) {
+		return v.refusedFor(ClaimNotHeaderSafe)
+	}
+	if _, refusal := v.accepted.headers(); refusal != nil {
+		refused := v.refusedFor(Reason(refusal.Reason))
+		refused.Detail = refusal.Detail
+		return refused
+	}
+	return v
+}
+
+// proxyHeader is a header for the application behind the proxy.
+type proxyHeader struct{ name, value string }
+
+// proxyHeaders are those for an accepted token that has passed forProxy. Each one
+// is always there, so that a proxy replaces what a client has sent under its name.
+func (v Verdict) proxyHeaders() []proxyHeader {
+	headers := []proxyHeader{{HeaderSubject, v.Claims.Subject}, {HeaderIssuer, v.Claims.Issuer}}
+	values, _ := v.accepted.headers() // forProxy has seen to the rest
+	for i, value := range values {
+		headers = append(headers, proxyHeader{v.accepted.policy.Headers[i], value})
+	}
+	return headers
+}
+
+// headerSafe reports whether a value arrives in a header as it was sent: printable
+// ASCII without spaces at its ends, which HTTP would cut off (RFC 9110 section
+// 5.5). Anything else is refused rather than encoded: an upstream that compares
+// names must never see one that the issuer did not write.
+func headerSafe(value string) bool {
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return false
+		}
+	}
+	return value == strings.Trim(value, " ")
+}
+
+// proxyStatus is the HTTP status of a verdict other than Accept. A key that is not
+// known is the client's affair: it may have to sign in again.
+func proxyStatus(v Verdict) int {
+	if v.Outcome == Refuse || v.Reason == UnknownKey {
+		return http.StatusUnauthorized
+	}
+	return http.StatusServiceUnavailable
+}
+
+// challenge is the WWW-Authenticate header of a 401. A request without a token
+// learns nothing but that it needs one (RFC 6750 section 3.1).
+func challenge(reason Reason) string {
+	c := `Bearer realm="` + realm + `"`
+	switch reason {
+	case TokenMissing:
+		return c
+	case AmbiguousCredentials:
+		return c + `, error="invalid_request", error_description="` + reason.Text() + `"`
+	default:
+		return c + `, error="invalid_token", error_description="` + reason.Text() + `"`
+	}
+}

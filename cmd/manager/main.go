@@ -64,6 +64,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
 	f.StringVar(&o.server.HTTPAddress, "verifier-http-bind-address", "", "Plain HTTP address for forward-auth alone; empty turns it off.")
+	f.StringVar(&o.server.ExtAuthzAddress, "ext-authz-bind-address", "", "Address for Envoy's external authorization, gRPC over TLS, such as :9444; empty turns it off.")
 	f.StringVar(&o.server.MirrorURL, "mirror-url", "", "URL of the verifier as clients reach it, such as https://jwks-trust-manager.jwks-trust-system.svc; the mirror's metadata name it. Without it the mirror serves keys and no metadata.")
 	f.Uint64Var(&o.server.TokenCacheSize, "token-cache-bytes", verifier.DefaultTokenCacheSize, "Memory for remembering accepted tokens, so that their signature is not checked again; 0 turns it off.")
 	f.StringVar(&o.server.CertFile, "tls-cert-file", "", "PEM certificate chain of the verifier; read again when it changes. Without it the verifier has no HTTPS.")
@@ -85,6 +86,8 @@ func (o *options) check() error {
 		return errors.New("--operator-namespace is required (or set POD_NAMESPACE)")
 	case (o.server.CertFile == "") != (o.server.KeyFile == ""):
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
+	case o.server.ExtAuthzAddress != "" && o.server.CertFile == "":
+		return errors.New("--ext-authz-bind-address needs --tls-cert-file: it is served over TLS alone")
 	case o.server.ClientCAFile != "" && o.server.CertFile == "":
 		return errors.New("--tokenreview-client-ca-file needs --tls-cert-file: the API server talks HTTPS alone")
 	}

@@ -14,11 +14,12 @@ type protocol string
 const (
 	protocolForwardAuth protocol = "forward_auth"
 	protocolTokenReview protocol = "token_review"
+	protocolExtAuthz    protocol = "ext_authz"
 )
 
 var verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "jwks_trust_verifications_total",
-	Help: "Verified tokens by protocol (forward_auth, token_review), outcome (accept, refuse, cannot_decide) and reason.",
+	Help: "Verified tokens by protocol (forward_auth, ext_authz, token_review), outcome (accept, refuse, cannot_decide) and reason.",
 }, []string{"protocol", "outcome", "reason"})
 
 var mirrored = prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -1,5 +1,6 @@
-// server.go is the verifier's HTTP server: HTTPS for all protocols and the
-// mirror, and, where it is asked for, plain HTTP for forward-auth alone.
+// server.go is the verifier's server: HTTPS for forward-auth, TokenReview and the
+// mirror, and, where they are asked for, gRPC for external authorization and plain
+// HTTP for forward-auth alone.
 
 package verifier
 
@@ -60,6 +61,9 @@ type ServerOptions struct {
 	// HTTPAddress is that of a plain HTTP listener for forward-auth; empty for
 	// none.
 	HTTPAddress string
+	// ExtAuthzAddress is that of a gRPC listener, over TLS, for Envoy's external
+	// authorization; empty for none.
+	ExtAuthzAddress string
 	// MirrorURL is the URL of the HTTPS listener as clients reach it; metadata
 	// name it. Without it the mirror has none.
 	MirrorURL string
@@ -85,11 +89,12 @@ type Server struct {
 	log         logr.Logger
 	forwardAuth *forwardAuth
 	tokenReview *tokenReview // nil when off
+	extAuthz    *extAuthz
 	mirror      *mirror
 	certificate *certwatcher.CertWatcher
 	tls         *tlsConfig
 
-	address, httpAddress atomic.Value
+	address, httpAddress, extAuthzAddress atomic.Value
 }
 
 var (
@@ -106,6 +111,8 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 		return nil, errors.New("the certificate file and the key file go together")
 	case o.ClientCAFile != "" && o.CertFile == "":
 		return nil, errors.New("the client CA file needs a certificate file: TokenReview is served over HTTPS alone")
+	case o.ExtAuthzAddress != "" && o.CertFile == "":
+		return nil, errors.New("the address for external authorization needs a certificate file: it is served over TLS alone")
 	case o.MirrorURL != "" && checkMirrorURL(o.MirrorURL) != nil:
 		return nil, checkMirrorURL(o.MirrorURL)
 	case o.MaxInFlight < 0:
@@ -127,6 +134,9 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 		mirror:      &mirror{issuers: store, now: store.now, url: o.MirrorURL},
 		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), cache: cache, log: log.WithValues("protocol", protocolForwardAuth)},
 	}
+	checks := *s.forwardAuth
+	checks.gate, checks.log = newGate(o.MaxInFlight), log.WithValues("protocol", protocolExtAuthz)
+	s.extAuthz = &extAuthz{auth: &checks}
 	if o.ClientCAFile != "" {
 		s.tokenReview = &tokenReview{
 			issuers: store, lookup: unknownKeys, now: store.now, apiAudiences: o.APIAudiences,
@@ -159,6 +169,10 @@ func (s *Server) Addr() string { return load(&s.address) }
 // HTTPAddr is the address of the plain HTTP listener once Start has opened it,
 // and empty before and without one.
 func (s *Server) HTTPAddr() string { return load(&s.httpAddress) }
+
+// ExtAuthzAddr is the address of the gRPC listener once Start has opened it, and
+// empty before and without one.
+func (s *Server) ExtAuthzAddr() string { return load(&s.extAuthzAddress) }
 
 func load(v *atomic.Value) string {
 	address, _ := v.Load().(string)
@@ -230,10 +244,41 @@ func (s *Server) listen(ctx context.Context, group *errgroup.Group) error {
 		group.Go(func() error { return unlessOver(ctx, s.certificate.Start(ctx)) })
 		group.Go(func() error { return s.tls.watch(ctx) })
 	}
+	if s.options.ExtAuthzAddress != "" {
+		if err := s.serveExtAuthz(ctx, group); err != nil {
+			return err
+		}
+	}
 	if s.options.HTTPAddress == "" {
 		return nil
 	}
 	return s.serve(ctx, group, s.options.HTTPAddress, &s.httpAddress, s.HTTPHandler(), nil)
+}
+
+// serveExtAuthz opens the gRPC listener and adds its sides to the group.
+func (s *Server) serveExtAuthz(ctx context.Context, group *errgroup.Group) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.options.ExtAuthzAddress)
+	if err != nil {
+		return fmt.Errorf("opening the listener for external authorization: %w", err)
+	}
+	server, states := s.grpcServer()
+	s.extAuthzAddress.Store(listener.Addr().String())
+	s.log.Info("Serving", "scheme", "grpc", "address", listener.Addr().String())
+	group.Go(func() error {
+		if err := server.Serve(listener); err != nil {
+			return fmt.Errorf("serving external authorization: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error { return reportHealth(ctx, s.forwardAuth.issuers.Ready, states) })
+	group.Go(func() error {
+		<-ctx.Done()
+		late := time.AfterFunc(shutdownTimeout, server.Stop)
+		defer late.Stop()
+		server.GracefulStop()
+		return nil
+	})
+	return nil
 }
 
 // unlessOver drops an error that only says that the end has come.

@@ -148,14 +148,17 @@ func run(t *testing.T, store *Store, change ...func(*Server)) *running {
 	return &running{Server: server, options: o, servers: servers, clients: clients, stop: cancel, finished: finished}
 }
 
-// client trusts the server's authority; certificates are those of the client.
-func (r *running) client(certificates ...tls.Certificate) *http.Client {
+func (r *running) clientTLS() *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(r.servers.certificate)
-	transport := &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: roots, Certificates: certificates, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(8)},
-		ForceAttemptHTTP2: true, DisableKeepAlives: true,
-	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+}
+
+// client trusts the server's authority; certificates are those of the client.
+func (r *running) client(certificates ...tls.Certificate) *http.Client {
+	config := r.clientTLS()
+	config.Certificates, config.ClientSessionCache = certificates, tls.NewLRUClientSessionCache(8)
+	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, DisableKeepAlives: true}
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
 

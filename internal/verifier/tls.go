@@ -71,6 +71,14 @@ func (c *tlsConfig) listener() *tls.Config {
 	return config
 }
 
+// grpcListener is the same for gRPC, which needs HTTP/2. No client shows a
+// certificate there.
+func (c *tlsConfig) grpcListener() *tls.Config {
+	config := c.with(nil)
+	config.NextProtos = []string{"h2"}
+	return config
+}
+
 // watch reads the client authority again whenever its file has changed. A file
 // that cannot be used leaves the last good authority in place.
 func (c *tlsConfig) watch(ctx context.Context) error {

@@ -51,11 +51,13 @@ generate: $(CONTROLLER_GEN) ## Generate deepcopy functions, CRDs and RBAC from t
 	@echo "==> Generating"
 	@rm -rf bin/generated
 	@$(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=bin/generated/crd
-	@$(CONTROLLER_GEN) rbac:roleName=jwks-trust-manager paths=./internal/... output:rbac:dir=bin/generated/rbac
-	@rm -f config/crd/bases/*.yaml config/rbac/role.yaml
+	@$(CONTROLLER_GEN) rbac:roleName=jwks-trust-controller paths=./internal/controller paths=./internal/servingcert output:rbac:dir=bin/generated/rbac/controller
+	@$(CONTROLLER_GEN) rbac:roleName=jwks-trust-verifier paths=./internal/verifier output:rbac:dir=bin/generated/rbac/verifier
+	@rm -f config/crd/bases/*.yaml config/rbac/*_role.yaml
 	@mkdir -p config/crd/bases
 	@mv bin/generated/crd/*.yaml config/crd/bases/
-	@mv bin/generated/rbac/*.yaml config/rbac/
+	@mv bin/generated/rbac/controller/role.yaml config/rbac/controller_role.yaml
+	@mv bin/generated/rbac/verifier/role.yaml config/rbac/verifier_role.yaml
 
 ##@ Test
 

@@ -1,6 +1,7 @@
 // Command manager runs the controller, which keeps the trusted keys of issuers,
-// and the verifier, which checks tokens with them. The controller works on the
-// elected leader; the verifier on every replica.
+// and the verifier, which checks tokens with them: both, or one of them, so that
+// each can have rights of its own. The controller works on the elected leader; the
+// verifier on every replica.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/go-logr/logr"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,13 +30,16 @@ import (
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/controller"
 	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
+	"github.com/jwks-trust/jwks-trust-manager/internal/servingcert"
 	"github.com/jwks-trust/jwks-trust-manager/internal/verifier"
 )
 
 // options are the command line.
 type options struct {
+	components        stringList
 	operatorNamespace string
 	leaderElect       bool
+	servingNames      stringList
 	metricsAddress    string
 	probeAddress      string
 	egressAllow       stringList
@@ -58,6 +64,7 @@ func (l *stringList) Set(v string) error {
 }
 
 func (o *options) register(f *flag.FlagSet) {
+	f.Var(&o.components, "components", "What to run: controller, verifier, or both, separated by a comma. Both without it.")
 	f.StringVar(&o.operatorNamespace, "operator-namespace", namespaceFromEnvironment(), "Namespace of the authoritative snapshots and of the leader election lease. Defaults to $POD_NAMESPACE.")
 	f.BoolVar(&o.leaderElect, "leader-elect", false, "Let one replica at a time fetch keys. Needed with more than one replica.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", "0", "Address of the Prometheus metrics over HTTP, such as :8080; 0 turns them off.")
@@ -70,6 +77,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.StringVar(&o.server.CertFile, "tls-cert-file", "", "PEM certificate chain of the verifier; read again when it changes. Without it the verifier has no HTTPS.")
 	f.StringVar(&o.server.KeyFile, "tls-private-key-file", "", "PEM private key for --tls-cert-file.")
 	f.StringVar(&o.server.ClientCAFile, "tokenreview-client-ca-file", "", "PEM certificates of the authority that signs the API server's client certificate for TokenReview. Without it TokenReview is off.")
+	f.Var(&o.servingNames, "serving-certificate-names", "DNS names of the verifier, for which the controller keeps a certificate in the Secret "+servingcert.SecretName+" and the authority's in the ConfigMap "+servingcert.AuthorityName+", unless somebody else keeps that Secret. Without it the controller keeps none. Repeatable.")
 	f.Var(&o.apiAudiences, "api-audiences", "Audiences of the Kubernetes API server (its --api-audiences), for TokenReview. Repeatable.")
 	f.Var(&o.egressAllow, "egress-allow-cidr", "Addresses, besides public ones, that keys may be fetched from, such as 10.96.0.0/12. Link-local and metadata addresses stay refused. Repeatable.")
 	f.StringVar(&o.egressProxy, "egress-proxy", "", "URL of an HTTP proxy for fetching keys. Proxy variables of the environment are not read.")
@@ -79,8 +87,24 @@ func (o *options) register(f *flag.FlagSet) {
 // namespaceFromEnvironment is where the pod runs, by the downward API.
 func namespaceFromEnvironment() string { return os.Getenv("POD_NAMESPACE") }
 
+// The components.
+const (
+	componentController = "controller"
+	componentVerifier   = "verifier"
+)
+
+// runs reports whether a component is to be run.
+func (o *options) runs(component string) bool {
+	return len(o.components) == 0 || slices.Contains(o.components, component)
+}
+
 // check reports what is wrong with the command line.
 func (o *options) check() error {
+	for _, c := range o.components {
+		if c != componentController && c != componentVerifier {
+			return fmt.Errorf("--components: %q is neither %s nor %s", c, componentController, componentVerifier)
+		}
+	}
 	switch {
 	case o.operatorNamespace == "":
 		return errors.New("--operator-namespace is required (or set POD_NAMESPACE)")
@@ -115,22 +139,28 @@ func run(ctx context.Context, o *options, log logr.Logger) error {
 		return err
 	}
 	defer fetcher.Close()
-	mgr, copies, err := newManager(o)
+	mgr, err := newManager(o)
 	if err != nil {
 		return err
 	}
-	queue := controller.NewQueue()
-	shared := fetch.Share(fetcher, nil, queue.Changed)
-	defer shared.Close()
-	if err := controller.Setup(ctx, mgr, controller.Options{
-		Fetcher: shared, Queue: queue, OperatorNamespace: o.operatorNamespace, Copies: copies,
-	}); err != nil {
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
 		return err
 	}
-	if err := setupVerifier(ctx, mgr, o, log.WithName("verifier")); err != nil {
-		return err
+	if o.runs(componentController) {
+		queue := controller.NewQueue()
+		shared := fetch.Share(fetcher, nil, queue.Changed)
+		defer shared.Close()
+		if err := setupController(ctx, mgr, o, shared, queue, log.WithName("controller")); err != nil {
+			return err
+		}
 	}
-	log.Info("Starting", "operatorNamespace", o.operatorNamespace, "leaderElection", o.leaderElect)
+	if o.runs(componentVerifier) {
+		if err := setupVerifier(ctx, mgr, o, log.WithName("verifier")); err != nil {
+			return err
+		}
+	}
+	log.Info("Starting", "controller", o.runs(componentController), "verifier", o.runs(componentVerifier),
+		"operatorNamespace", o.operatorNamespace, "leaderElection", o.leaderElect)
 	return mgr.Start(ctx)
 }
 
@@ -148,47 +178,67 @@ func newFetcher(o *options) (*fetch.Fetcher, error) {
 	return fetch.New(fo), nil
 }
 
-// newManager makes the manager and a second cache. The manager's own holds the
-// issuers and the authoritative ConfigMaps, whole; the second one only the
-// metadata of all our ConfigMaps, to notice when a copy is changed.
-func newManager(o *options) (ctrl.Manager, cache.Cache, error) {
+// ours selects what this program has made.
+func ours() labels.Selector { return labels.SelectorFromSet(labels.Set{api.LabelSnapshot: "true"}) }
+
+// newManager makes the manager. Its cache holds the issuers and the authoritative
+// ConfigMaps, whole.
+func newManager(o *options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, api.AddToScheme} {
 		if err := add(scheme); err != nil {
-			return nil, nil, fmt.Errorf("building the scheme: %w", err)
+			return nil, fmt.Errorf("building the scheme: %w", err)
 		}
 	}
 	cfg, err := ctrl.GetConfig()
 	if err != nil {
-		return nil, nil, fmt.Errorf("finding the API server: %w", err)
+		return nil, fmt.Errorf("finding the API server: %w", err)
 	}
-	ours := labels.SelectorFromSet(labels.Set{api.LabelSnapshot: "true"})
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:                        scheme,
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddress},
 		HealthProbeBindAddress:        o.probeAddress,
-		LeaderElection:                o.leaderElect,
+		LeaderElection:                o.leaderElect && o.runs(componentController),
 		LeaderElectionID:              "jwks-trust-manager",
 		LeaderElectionNamespace:       o.operatorNamespace,
 		LeaderElectionReleaseOnCancel: true,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
-			&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{o.operatorNamespace: {LabelSelector: ours}}},
+			&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{o.operatorNamespace: {LabelSelector: ours()}}},
 		}},
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("setting up the manager: %w", err)
+		return nil, fmt.Errorf("setting up the manager: %w", err)
 	}
-	copies, err := cache.New(cfg, cache.Options{
-		Scheme: scheme, Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
-		DefaultLabelSelector: ours, DefaultTransform: cache.TransformStripManagedFields(),
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("setting up the cache of copies: %w", err)
-	}
-	return mgr, copies, mgr.Add(copies)
+	return mgr, nil
 }
 
-// setupVerifier adds the verifier and the probes.
+// setupController adds the controller, with a cache of the metadata of all our
+// ConfigMaps, to notice when a copy is changed; and what keeps the certificate.
+func setupController(ctx context.Context, mgr ctrl.Manager, o *options, shared *fetch.Shared, queue *controller.Queue, log logr.Logger) error {
+	copies, err := cache.New(mgr.GetConfig(), cache.Options{
+		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
+		DefaultLabelSelector: ours(), DefaultTransform: cache.TransformStripManagedFields(),
+	})
+	if err != nil {
+		return fmt.Errorf("setting up the cache of copies: %w", err)
+	}
+	if err := mgr.Add(copies); err != nil {
+		return err
+	}
+	if len(o.servingNames) > 0 {
+		if err := mgr.Add(&servingcert.Keeper{
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Namespace: o.operatorNamespace,
+			Names: o.servingNames, Clock: clock.RealClock{}, Log: log,
+		}); err != nil {
+			return err
+		}
+	}
+	return controller.Setup(ctx, mgr, controller.Options{
+		Fetcher: shared, Queue: queue, OperatorNamespace: o.operatorNamespace, Copies: copies,
+	})
+}
+
+// setupVerifier adds the verifier and its probe.
 func setupVerifier(ctx context.Context, mgr ctrl.Manager, o *options, log logr.Logger) error {
 	store := verifier.NewStore(nil)
 	watch, err := verifier.SetupWatch(ctx, mgr.GetCache(), store, o.operatorNamespace, log)
@@ -204,7 +254,6 @@ func setupVerifier(ctx context.Context, mgr ctrl.Manager, o *options, log logr.L
 		mgr.Add(watch),
 		verifier.SetupUsage(mgr, store, log),
 		mgr.Add(server),
-		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("snapshots", store.ReadyCheck),
 	)
 }

@@ -37,6 +37,8 @@ func TestCommandLine(t *testing.T) {
 		"no namespace":                  {nil, "--operator-namespace is required"},
 		"a certificate without its key": {[]string{"--operator-namespace=x", "--tls-cert-file=a"}, "go together"},
 		"TokenReview without HTTPS":     {[]string{"--operator-namespace=x", "--tokenreview-client-ca-file=a"}, "needs --tls-cert-file"},
+		"a component that is none":      {[]string{"--operator-namespace=x", "--components=controller,webhook"}, `"webhook" is neither`},
+		"ext_authz without TLS":         {[]string{"--operator-namespace=x", "--ext-authz-bind-address=:1"}, "needs --tls-cert-file"},
 		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
 		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--egress-proxy=://"}, "--egress-proxy"},
 	} {

@@ -130,7 +130,7 @@ func denied(v Verdict) *authv3.CheckResponse {
 		headers = append(headers, headerOption("WWW-Authenticate", challenge(v.Reason)))
 	}
 	return &authv3.CheckResponse{
-		Status: &rpcstatus.Status{Code: int32(code), Message: v.Reason.Text()}, //nolint:gosec // one of seventeen
+		Status: &rpcstatus.Status{Code: int32(code), Message: v.Reason.Text()},
 		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(status)}, //nolint:gosec // an HTTP status
 			Headers: headers,

@@ -21,6 +21,9 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
+// +kubebuilder:rbac:groups=jwks-trust.dev,resources=trustedissuers;clustertrustedissuers,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch,namespace=jwks-trust-system
+
 // watcher takes events from the informers into the store.
 type watcher struct {
 	store     *Store

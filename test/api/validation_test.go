@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -58,6 +59,15 @@ func object(kind, name, specText string) *unstructured.Unstructured {
 }
 
 func start(t *testing.T) client.Client {
+	t.Helper()
+	c, _ := startWith(t)
+	return c
+}
+
+// startWith starts a control plane, and gives the administrator's configuration
+// too.
+func startWith(t *testing.T) (client.Client, *rest.Config) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("needs a control plane")
 	}
@@ -72,7 +82,7 @@ func start(t *testing.T) client.Client {
 	g.Expect(api.AddToScheme(scheme)).To(Succeed())
 	c, err := client.New(cfg, client.Options{Scheme: scheme})
 	g.Expect(err).NotTo(HaveOccurred())
-	return c
+	return c, cfg
 }
 
 func TestSchema(t *testing.T) {

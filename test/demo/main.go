@@ -37,7 +37,8 @@ func run(ctx context.Context, manager string, keep bool) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			w.manager.PrintLog()
+			w.controller.PrintLog()
+			w.verifier.PrintLog()
 		}
 		w.close()
 	}()

@@ -1,5 +1,5 @@
 // world.go starts and stops the parts: etcd and kube-apiserver, the issuer, and
-// the manager with the rights that config/rbac gives it.
+// controller and verifier, each with the rights that config/rbac gives it.
 package main
 
 import (
@@ -24,13 +24,13 @@ import (
 
 // world is everything that runs.
 type world struct {
-	dir      string // for files; removed at the end
-	env      *envtest.Environment
-	address  string // of the verifier
-	client   *http.Client
-	issuer   *testissuer.Issuer
-	manager  *harness.Manager
-	kubeconf string
+	dir                  string // for files; removed at the end
+	env                  *envtest.Environment
+	address              string // of the verifier
+	client               *http.Client
+	issuer               *testissuer.Issuer
+	controller, verifier *harness.Manager
+	kubeconf             string
 
 	// what the steps hand on to each other
 	oldKey, newKey *testissuer.Key
@@ -44,7 +44,8 @@ func newWorld(ctx context.Context, managerBinary string) (w *world, err error) {
 	w = &world{}
 	defer func() {
 		if err != nil {
-			w.manager.PrintLog()
+			w.controller.PrintLog()
+			w.verifier.PrintLog()
 			w.close()
 		}
 	}()
@@ -64,7 +65,7 @@ func newWorld(ctx context.Context, managerBinary string) (w *world, err error) {
 	}
 	w.oldKey = testissuer.NewKey("key-1", "RS256")
 	w.issuer.Publish(w.oldKey)
-	say("Installing the CRDs and the manager's rights, and starting the manager ...")
+	say("Installing the CRDs and the rights, and starting controller and verifier ...")
 	if err = w.install(ctx); err != nil {
 		return w, err
 	}
@@ -128,12 +129,35 @@ func (w *world) install(ctx context.Context) error {
 	return nil
 }
 
-// startManager runs the manager as its service account, so that the demo also
-// shows that its rights suffice.
+// startManager runs the controller and the verifier, each as its own service
+// account, so that the demo also shows that their rights suffice.
 func (w *world) startManager(ctx context.Context, binary string) error {
-	token, err := w.kubectlQuiet(ctx, "create", "token", "jwks-trust-manager", "-n", harness.OperatorNamespace, "--duration=24h")
+	for _, component := range []string{"controller", "verifier"} {
+		if err := w.actAs(ctx, component); err != nil {
+			return err
+		}
+	}
+	var err error
+	w.controller, err = harness.StartManager(ctx, binary, "the controller", w.path("controller.log"),
+		"--components", "controller", "--kubeconfig", w.path("controller.yaml"), "--zap-log-level", "debug")
 	if err != nil {
-		return fmt.Errorf("making a token for the manager: %w\n%s", err, token)
+		return err
+	}
+	w.verifier, err = harness.StartManager(ctx, binary, "the verifier", w.path("verifier.log"),
+		"--components", "verifier", "--kubeconfig", w.path("verifier.yaml"), "--zap-log-level", "debug",
+		"--verifier-bind-address", w.address,
+		"--tls-cert-file", w.path("server.crt"), "--tls-private-key-file", w.path("server.key"),
+		"--tokenreview-client-ca-file", w.path("ca.crt"),
+		"--api-audiences", apiAudience,
+	)
+	return err
+}
+
+// actAs writes a kubeconfig with a token of a component's service account.
+func (w *world) actAs(ctx context.Context, component string) error {
+	token, err := w.kubectlQuiet(ctx, "create", "token", "jwks-trust-"+component, "-n", harness.OperatorNamespace, "--duration=24h")
+	if err != nil {
+		return fmt.Errorf("making a token for the %s: %w\n%s", component, err, token)
 	}
 	admin, err := clientcmd.LoadFromFile(w.kubeconf)
 	if err != nil {
@@ -142,18 +166,7 @@ func (w *world) startManager(ctx context.Context, binary string) error {
 	for name := range admin.AuthInfos {
 		admin.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: strings.TrimSpace(token)}
 	}
-	if err := clientcmd.WriteToFile(*admin, w.path("manager.yaml")); err != nil {
-		return err
-	}
-	w.manager, err = harness.StartManager(ctx, binary, "the manager", w.path("manager.log"),
-		"--kubeconfig", w.path("manager.yaml"),
-		"--verifier-bind-address", w.address,
-		"--tls-cert-file", w.path("server.crt"), "--tls-private-key-file", w.path("server.key"),
-		"--tokenreview-client-ca-file", w.path("ca.crt"),
-		"--api-audiences", apiAudience,
-		"--zap-log-level", "debug",
-	)
-	return err
+	return clientcmd.WriteToFile(*admin, w.path(component+".yaml"))
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
@@ -228,8 +241,8 @@ Everything keeps running until you press Ctrl-C. In another terminal:
   TOKEN=$(cat %s)
   curl -i --cacert %s -H "Authorization: Bearer $TOKEN" https://%s/forward-auth/ns/orders/orders
   kubectl --token="$TOKEN" auth whoami
-  tail -f %s
-`, w.kubeconf, harness.Assets(), w.path("token"), w.path("ca.crt"), w.address, w.manager.LogPath)
+  tail -f %s %s
+`, w.kubeconf, harness.Assets(), w.path("token"), w.path("ca.crt"), w.address, w.controller.LogPath, w.verifier.LogPath)
 	token := w.newKey.Sign(testissuer.Claims(w.issuer.URL(), "alice", audience, time.Now(), 24*time.Hour))
 	if err := w.write("token", []byte(token)); err != nil {
 		return err
@@ -240,7 +253,8 @@ Everything keeps running until you press Ctrl-C. In another terminal:
 
 // close stops everything and removes the files.
 func (w *world) close() {
-	w.manager.Stop()
+	w.verifier.Stop()
+	w.controller.Stop()
 	if w.issuer != nil {
 		w.issuer.Close()
 	}

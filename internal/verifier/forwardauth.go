@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
@@ -102,14 +101,34 @@ func objectFromPath(path string) (Object, bool) {
 
 // objectNamed reads ns/{namespace}/{name} or cluster/{name}.
 func objectNamed(path string) (Object, bool) {
-	switch parts := strings.Split(path, "/"); {
-	case len(parts) == 3 && parts[0] == "ns":
-		valid := len(validation.IsDNS1123Label(parts[1])) == 0 && len(validation.IsDNS1123Subdomain(parts[2])) == 0
-		return Object{Kind: api.TrustedIssuerKind, Namespace: parts[1], Name: parts[2]}, valid
-	case len(parts) == 2 && parts[0] == "cluster":
-		return Object{Kind: api.ClusterTrustedIssuerKind, Name: parts[1]}, len(validation.IsDNS1123Subdomain(parts[1])) == 0
+	kind, rest, _ := strings.Cut(path, "/")
+	switch kind {
+	case "ns":
+		namespace, name, _ := strings.Cut(rest, "/")
+		return Object{Kind: api.TrustedIssuerKind, Namespace: namespace, Name: name}, isName(namespace, maxLabel) && isName(name, maxSubdomain)
+	case "cluster":
+		return Object{Kind: api.ClusterTrustedIssuerKind, Name: rest}, isName(rest, maxSubdomain)
 	}
 	return Object{}, false
+}
+
+// The longest names: of namespaces, which are labels, and of objects, which are
+// subdomains (RFC 1123).
+const maxLabel, maxSubdomain = 63, 253
+
+// isName reports whether an object can have that name, as far as matters here: it
+// is of letters, digits, hyphens and, in a subdomain, dots, which do not stand at
+// its ends. What no object is called in fact is not found anyway.
+func isName(s string, longest int) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-':
+		case c == '.' && longest == maxSubdomain:
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= longest && strings.Trim(s, "-.") == s
 }
 
 func writeForwardAuth(w http.ResponseWriter, v Verdict) {

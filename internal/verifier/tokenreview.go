@@ -14,10 +14,10 @@
 package verifier
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"slices"
@@ -27,7 +27,8 @@ import (
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authenticationv1beta1 "k8s.io/api/authentication/v1beta1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 )
 
 const (
@@ -38,6 +39,9 @@ const (
 	tokenReviewDeadline = 2500 * time.Millisecond
 	// maxReviewSize limits the body of a review, in bytes.
 	maxReviewSize = 1 << 20
+	// maxReviewDepth bounds its nesting.
+	maxReviewDepth = 16
+	reviewKind     = "TokenReview"
 	// reservedPrefix begins the names that only Kubernetes itself gives.
 	reservedPrefix = "system:"
 )
@@ -80,10 +84,10 @@ func (h *tokenReview) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(status)
 		return
 	}
-	a := h.within(ctx, review.Spec)
+	a := h.within(ctx, review.spec)
 	count(protocolTokenReview, a.verdict)
 	logVerdict(h.log, a.verdict, a.object)
-	writeReview(w, review.TypeMeta, a.status())
+	writeReview(w, review.apiVersion, a.status())
 }
 
 // precheck refuses what is no review by the API server, before any of it is
@@ -104,13 +108,14 @@ func precheck(w http.ResponseWriter, r *http.Request) int {
 
 // readReview reads the body. Both versions have the same fields. It returns the
 // HTTP status of a failure, or 0.
-func readReview(ctx context.Context, w http.ResponseWriter, r *http.Request) (*authenticationv1.TokenReview, int) {
+func readReview(ctx context.Context, w http.ResponseWriter, r *http.Request) (*question, int) {
 	if deadline, ok := ctx.Deadline(); ok {
 		// Not every ResponseWriter can do this; the server's own read timeout
 		// stands in that case.
 		_ = http.NewResponseController(w).SetReadDeadline(deadline)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReviewSize))
+	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0)+bytes.MinRead, maxReviewSize)))
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReviewSize))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -118,11 +123,43 @@ func readReview(ctx context.Context, w http.ResponseWriter, r *http.Request) (*a
 	case err != nil:
 		return nil, http.StatusBadRequest
 	}
-	review := &authenticationv1.TokenReview{}
-	if json.Unmarshal(body, review) != nil || review.Kind != "TokenReview" || !supportedVersion(review.APIVersion) {
+	q, ok := parseReview(body.Bytes())
+	if !ok {
 		return nil, http.StatusBadRequest
 	}
-	return review, 0
+	return q, 0
+}
+
+// question is what counts of a review.
+type question struct {
+	apiVersion string
+	spec       authenticationv1.TokenReviewSpec
+}
+
+// parseReview reads a review, as strictly as a token.
+func parseReview(body []byte) (*question, bool) {
+	review, err := jose.ReadObject(body, maxReviewDepth)
+	if err != nil {
+		return nil, false
+	}
+	kind, _ := jose.Text(review.Member("kind"))
+	q := &question{}
+	q.apiVersion, _ = jose.Text(review.Member("apiVersion"))
+	if kind != reviewKind || !supportedVersion(q.apiVersion) {
+		return nil, false
+	}
+	spec, err := jose.ReadObject(review.Member("spec"), maxReviewDepth)
+	if err != nil {
+		return nil, false
+	}
+	ok := true
+	if token := spec.Member("token"); token != nil {
+		q.spec.Token, ok = jose.Text(token)
+	}
+	if audiences := spec.Member("audiences"); ok && audiences != nil && string(audiences) != "null" {
+		q.spec.Audiences, ok = jose.Texts(audiences)
+	}
+	return q, ok
 }
 
 func supportedVersion(apiVersion string) bool {
@@ -272,8 +309,12 @@ func (a answer) status() authenticationv1.TokenReviewStatus {
 
 // writeReview sends an answer in the version of the question. The token is not
 // sent back.
-func writeReview(w http.ResponseWriter, version metav1.TypeMeta, status authenticationv1.TokenReviewStatus) {
-	body, err := json.Marshal(authenticationv1.TokenReview{TypeMeta: version, Status: status})
+func writeReview(w http.ResponseWriter, version string, status authenticationv1.TokenReviewStatus) {
+	body, err := json.Marshal(struct {
+		Kind       string                             `json:"kind"`
+		APIVersion string                             `json:"apiVersion"`
+		Status     authenticationv1.TokenReviewStatus `json:"status"`
+	}{reviewKind, version, status})
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return

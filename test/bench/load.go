@@ -31,8 +31,9 @@ type connection struct {
 	body []byte
 }
 
-// dial opens the connections, with all their handshakes.
-func dial(ctx context.Context, certs *certificates, address string, connections int, accepted string) (*sender, error) {
+// dial opens the connections, with all their handshakes, and sends a first request
+// on each: servers do not wait long for it.
+func dial(ctx context.Context, certs *certificates, address string, connections int, first []byte, accepted string) (*sender, error) {
 	s := &sender{accepted: []byte(accepted)}
 	for range connections {
 		dialer := &tls.Dialer{Config: certs.forClient()}
@@ -40,7 +41,11 @@ func dial(ctx context.Context, certs *certificates, address string, connections 
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		s.connections = append(s.connections, &connection{Conn: conn, in: bufio.NewReader(conn)})
+		opened := &connection{Conn: conn, in: bufio.NewReader(conn)}
+		s.connections = append(s.connections, opened)
+		if err := opened.exchange(first, s.accepted); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
 	}
 	return s, nil
 }

@@ -104,6 +104,7 @@ func serveOurs(ctx context.Context, certs *certificates, f *fixture) (address st
 	}
 	server, err := verifier.NewServer(verifier.ServerOptions{
 		Address: "127.0.0.1:0", CertFile: certs.certFile, KeyFile: certs.keyFile, ClientCAFile: certs.clientCAFile,
+		TokenCacheSize: verifier.DefaultTokenCacheSize,
 	}, store, logr.Discard())
 	if err != nil {
 		return "", err

@@ -63,9 +63,14 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 		}
 	}
 	if o.only != "verify" {
-		fmt.Fprintf(out, "\nCold tokens over HTTPS, client on the same CPUs (%d rounds of %d requests, %d connections):\n\n",
+		fmt.Fprintf(out, "\nRequests over HTTPS, client on the same CPUs (%d rounds of %d requests, %d connections):\n\n",
 			o.load.Rounds, o.load.Requests, o.load.Connections)
-		return bench.CompareHTTPS(ctx, out, o.load)
+		if err := bench.CompareHTTPS(ctx, out, o.load); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "\nExternal authorization over gRPC, client on the same CPUs (%d rounds of %d requests, %d connections):\n\n",
+			o.load.Rounds, o.load.Requests, o.load.Connections)
+		return bench.CompareGRPC(ctx, out, o.load)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ TOOLS := bin/tools
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
-MODULES := . tools tools/lint test/controlplane test/conformance test/bench
+MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/peers test/peers/caddy
 
 FUZZTIME ?= 20s
 
@@ -68,6 +68,11 @@ test: $(CONTROLPLANE) ## Run all tests, with -race, in random order. PKG=./inter
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane: seconds.
 	@go test -short -shuffle=on $(or $(PKG),./...)
+
+.PHONY: bench
+bench: ## Measure verification against its signatures, others' libraries, and empty servers. BENCHFLAGS='-only https'
+	@go -C test/bench build -o ../../bin/ratios ./cmd/ratios
+	@bin/ratios $(BENCHFLAGS)
 
 .PHONY: bench-lifecycle
 bench-lifecycle: build $(CONTROLPLANE) ## Measure rotation, a flood of unknown keys, and hung issuers. BENCHFLAGS='-only rotation'

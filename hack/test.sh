@@ -8,7 +8,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # Modules of their own, whose dependencies the product shall not have.
 modules=()
-[ $# -gt 0 ] || { set -- ./...; modules=(test/conformance test/bench); }
+if [ $# = 0 ]; then
+  set -- ./...
+  modules=(test/conformance test/bench)
+  status=0
+  bash hack/peers.sh || status=$?
+  case $status in
+  0) modules+=(test/peers) ;;
+  3) echo "==> Testing WITHOUT nginx, Caddy, Node.js and promtool: install them to have that." ;;
+  *) exit "$status" ;;
+  esac
+fi
 read -ra extra <<< "${TESTFLAGS:-}"
 
 # The race detector needs a C compiler.

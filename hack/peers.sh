@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Makes ready what test/peers and test/alerts run: nginx, Node.js with panva/jose,
+# Caddy, promtool. Root on Debian gets what is missing; elsewhere it is named, and
+# the exit code is 3.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+lacks() { ! command -v "$1" > /dev/null && [ ! -x "/usr/sbin/$1" ]; }
+lacks "${NGINX:-nginx}" && missing+=(nginx-light)
+lacks "${NODE:-node}" && missing+=(nodejs)
+lacks npm && missing+=(npm)
+lacks promtool && missing+=(prometheus)
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
+    echo "not installed: ${missing[*]} (by the names of their Debian packages)"
+    exit 3
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive bash hack/progress.sh "Installing ${missing[*]}" \
+    apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null
+fi
+
+if [ -z "${CADDY:-}" ]; then
+  bash hack/progress.sh "Building Caddy (once, about two minutes)" \
+    env CGO_ENABLED=0 go -C test/peers/caddy build -trimpath -o "$PWD/bin/caddy" .
+fi
+node=test/peers/node
+if ! cmp -s "$node/package-lock.json" "$node/node_modules/.for-lock"; then
+  echo "==> Installing panva/jose"
+  npm ci --silent --no-audit --no-fund --prefix "$node"
+  cp "$node/package-lock.json" "$node/node_modules/.for-lock"
+fi

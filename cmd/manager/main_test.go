@@ -62,8 +62,9 @@ type stage struct {
 	key    *testissuer.Key
 	http   *http.Client
 	at     string // the verifier's address
-	ca     string // that of its certificate
-	file   func(name string, content []byte) string
+	// authority issues its certificate, and those of TokenReview's clients.
+	authority *harness.Authority
+	file      func(name string, content []byte) string
 }
 
 // TestManager runs everything together, watches included: what is damaged comes
@@ -168,7 +169,7 @@ func newStage(t *testing.T) *stage {
 	t.Setenv("KUBECONFIG", file("kubeconfig", env.KubeConfig))
 	ca, err := harness.NewAuthority("test")
 	g.Expect(err).NotTo(HaveOccurred())
-	s.ca = string(ca.PEM())
+	s.authority = ca
 	cert, key, err := ca.Issue("verifier")
 	g.Expect(err).NotTo(HaveOccurred())
 	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12}}}
@@ -179,6 +180,7 @@ func newStage(t *testing.T) *stage {
 	o := &options{operatorNamespace: harness.OperatorNamespace, metricsAddress: "0", probeAddress: "0", egressAllow: stringList{"127.0.0.0/8"}}
 	o.server.MirrorURL = "https://" + s.at
 	o.server.Address, o.server.CertFile, o.server.KeyFile = s.at, file("tls.crt", cert), file("tls.key", key)
+	o.server.ClientCAFile, o.apiAudiences = file("clients.crt", ca.PEM()), stringList{apiAudience}
 	s.run(t, o)
 	return s
 }

@@ -35,7 +35,7 @@ jwt:
 // server while the issuer is down starts one such as this.
 func (s *stage) logsIn(t *testing.T) {
 	t.Helper()
-	ca := "      " + strings.ReplaceAll(strings.TrimSpace(s.ca), "\n", "\n      ")
+	ca := "      " + strings.ReplaceAll(strings.TrimSpace(string(s.authority.PEM())), "\n", "\n      ")
 	config := s.file("authentication.yaml", fmt.Appendf(nil, authenticationConfiguration, s.issuer.URL(), s.at, ca))
 	env, err := harness.NewControlPlane(false, map[string]string{"authentication-config": config})
 	s.Expect(err).NotTo(HaveOccurred())

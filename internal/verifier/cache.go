@@ -10,6 +10,7 @@ package verifier
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -24,7 +25,7 @@ import (
 )
 
 // DefaultTokenCacheSize is how much memory accepted tokens may take, in bytes,
-// unless ServerOptions says otherwise: some 20,000 of the usual size.
+// unless ServerOptions says otherwise: some 12,000 of the usual size.
 const DefaultTokenCacheSize = 32 << 20
 
 // accepted is an accepted token. It is shared and does not change.
@@ -38,16 +39,34 @@ type accepted struct {
 	// What the issuer's policy makes of the claims is computed when it is first
 	// asked for.
 	identified  sync.Once
-	who         authenticationv1.UserInfo
+	who         *user
 	notAUser    *policy.Refusal
 	headed      sync.Once
 	headerTexts []string
 	noHeaders   *policy.Refusal
 }
 
+// user is a user of the Kubernetes API, and the JSON of it, which is most of the
+// work of an answer.
+type user struct {
+	authenticationv1.UserInfo
+
+	json []byte
+}
+
 // user is the user of the Kubernetes API.
-func (a *accepted) user() (authenticationv1.UserInfo, *policy.Refusal) {
-	a.identified.Do(func() { a.who, a.notAUser = a.policy.Evaluate(a.members).User() })
+func (a *accepted) user() (*user, *policy.Refusal) {
+	a.identified.Do(func() {
+		var info authenticationv1.UserInfo
+		if info, a.notAUser = a.policy.Evaluate(a.members).User(); a.notAUser != nil {
+			return
+		}
+		text, err := json.Marshal(info)
+		if err != nil { // strings alone
+			panic(err)
+		}
+		a.who = &user{info, text}
+	})
 	return a.who, a.notAUser
 }
 
@@ -107,9 +126,10 @@ func newTokenCache(size uint64, now func() time.Time) (*tokenCache, error) {
 // bytes.
 const acceptedOverhead = 900
 
-// weight is about how many bytes a token takes.
+// weight is about how many bytes a token takes: its claims, and what is made of
+// them.
 func (a *accepted) weight() uint32 {
-	return acceptedOverhead + uint32(min(a.claims.size, jose.MaxTokenSize)) //nolint:gosec // a length
+	return acceptedOverhead + 2*uint32(min(a.claims.size, jose.MaxTokenSize)) //nolint:gosec // a length
 }
 
 // nameOf is the SHA-256 of a token, without memory of its own for most.

@@ -42,6 +42,7 @@ const (
 	// maxReviewDepth bounds its nesting.
 	maxReviewDepth = 16
 	reviewKind     = "TokenReview"
+	jsonType       = "application/json"
 	// reservedPrefix begins the names that only Kubernetes itself gives.
 	reservedPrefix = "system:"
 )
@@ -62,7 +63,7 @@ type tokenReview struct {
 type answer struct {
 	verdict   Verdict
 	object    string
-	user      authenticationv1.UserInfo
+	user      *user
 	audiences []string
 }
 
@@ -76,18 +77,17 @@ func (h *tokenReview) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), tokenReviewDeadline)
-	defer cancel()
-	review, status := readReview(ctx, w, r)
+	deadline := time.Now().Add(tokenReviewDeadline)
+	review, status := readReview(deadline, w, r)
 	if status != 0 {
 		h.gate.leave()
 		w.WriteHeader(status)
 		return
 	}
-	a := h.within(ctx, review.spec)
+	a := h.within(r.Context(), deadline, review.spec)
 	count(protocolTokenReview, a.verdict)
 	logVerdict(h.log, a.verdict, a.object)
-	writeReview(w, review.apiVersion, a.status())
+	writeReview(w, review.apiVersion, a)
 }
 
 // precheck refuses what is no review by the API server, before any of it is
@@ -100,20 +100,20 @@ func precheck(w http.ResponseWriter, r *http.Request) int {
 		w.Header().Set("Allow", http.MethodPost)
 		return http.StatusMethodNotAllowed
 	}
-	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-		return http.StatusUnsupportedMediaType
+	if contentType := r.Header.Get("Content-Type"); contentType != jsonType {
+		if mediaType, _, err := mime.ParseMediaType(contentType); err != nil || mediaType != jsonType {
+			return http.StatusUnsupportedMediaType
+		}
 	}
 	return 0
 }
 
 // readReview reads the body. Both versions have the same fields. It returns the
 // HTTP status of a failure, or 0.
-func readReview(ctx context.Context, w http.ResponseWriter, r *http.Request) (*question, int) {
-	if deadline, ok := ctx.Deadline(); ok {
-		// Not every ResponseWriter can do this; the server's own read timeout
-		// stands in that case.
-		_ = http.NewResponseController(w).SetReadDeadline(deadline)
-	}
+func readReview(deadline time.Time, w http.ResponseWriter, r *http.Request) (*question, int) {
+	// Not every ResponseWriter can do this; the server's own read timeout stands in
+	// that case.
+	_ = http.NewResponseController(w).SetReadDeadline(deadline)
 	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0)+bytes.MinRead, maxReviewSize)))
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReviewSize))
 	var tooLarge *http.MaxBytesError
@@ -168,11 +168,13 @@ func supportedVersion(apiVersion string) bool {
 }
 
 // within judges a review, and gives up waiting at the deadline.
-func (h *tokenReview) within(ctx context.Context, spec authenticationv1.TokenReviewSpec) answer {
+func (h *tokenReview) within(ctx context.Context, deadline time.Time, spec authenticationv1.TokenReviewSpec) answer {
 	if a, ok := h.seen(spec); ok {
 		h.gate.leave()
 		return a
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	done := make(chan answer, 1)
 	go func() { done <- h.work(ctx, spec) }()
 	select {
@@ -292,33 +294,49 @@ func (h *tokenReview) grantedAudiences(claims *Claims, requested []string) []str
 	return granted
 }
 
-// status is the answer as the API server reads it.
-func (a answer) status() authenticationv1.TokenReviewStatus {
-	switch {
-	case a.verdict.Outcome == Accept && a.user.Username != "":
-		return authenticationv1.TokenReviewStatus{Authenticated: true, User: a.user, Audiences: a.audiences}
-	case a.verdict.Outcome == Refuse:
-		return authenticationv1.TokenReviewStatus{}
-	default:
-		return authenticationv1.TokenReviewStatus{
-			Audiences: a.audiences,
-			Error:     "cannot decide: " + string(a.verdict.Reason) + ": " + a.verdict.Reason.Text(),
-		}
-	}
-}
-
 // writeReview sends an answer in the version of the question. The token is not
 // sent back.
-func writeReview(w http.ResponseWriter, version string, status authenticationv1.TokenReviewStatus) {
-	body, err := json.Marshal(struct {
-		Kind       string                             `json:"kind"`
-		APIVersion string                             `json:"apiVersion"`
-		Status     authenticationv1.TokenReviewStatus `json:"status"`
-	}{reviewKind, version, status})
+func writeReview(w http.ResponseWriter, version string, a answer) {
+	body, err := a.review(version)
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", jsonType)
 	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+}
+
+// review is the answer as the API server reads it, in JSON.
+func (a answer) review(version string) ([]byte, error) {
+	var status authenticationv1.TokenReviewStatus
+	switch {
+	case a.verdict.Outcome == Accept && a.user != nil && a.user.Username != "":
+		return a.authenticated(version)
+	case a.verdict.Outcome == Refuse:
+	default:
+		status.Audiences = a.audiences
+		status.Error = "cannot decide: " + string(a.verdict.Reason) + ": " + a.verdict.Reason.Text()
+	}
+	return json.Marshal(struct {
+		Kind       string                             `json:"kind"`
+		APIVersion string                             `json:"apiVersion"`
+		Status     authenticationv1.TokenReviewStatus `json:"status"`
+	}{reviewKind, version, status})
+}
+
+// authenticated puts together what is JSON already.
+func (a answer) authenticated(version string) ([]byte, error) {
+	body := make([]byte, 0, len(a.user.json)+256)
+	body = append(body, `{"kind":"`+reviewKind+`","apiVersion":"`...)
+	body = append(body, version...) // one of two
+	body = append(body, `","status":{"authenticated":true,"user":`...)
+	body = append(body, a.user.json...)
+	if len(a.audiences) > 0 {
+		audiences, err := json.Marshal(a.audiences)
+		if err != nil {
+			return nil, err
+		}
+		body = append(append(body, `,"audiences":`...), audiences...)
+	}
+	return append(body, "}}"...), nil
 }

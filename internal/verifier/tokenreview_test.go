@@ -354,6 +354,13 @@ func TestTokenReviewDeadlineAndOverload(t *testing.T) {
 
 // A status is never authenticated without a user name, whatever a verdict says.
 func TestTokenReviewStatusNeedsAName(t *testing.T) {
-	status := answer{verdict: Verdict{Outcome: Accept, Reason: Accepted}}.status()
-	NewWithT(t).Expect(status.Authenticated).To(BeFalse(), "THREATS 62")
+	g := NewWithT(t)
+	for _, nobody := range []*user{nil, {json: []byte("{}")}} {
+		body, err := answer{verdict: Verdict{Outcome: Accept, Reason: Accepted}, user: nobody}.review(v1)
+		g.Expect(err).NotTo(HaveOccurred())
+		var review authenticationv1.TokenReview
+		g.Expect(json.Unmarshal(body, &review)).To(Succeed())
+		g.Expect(review.Status.Authenticated).To(BeFalse(), "THREATS 62")
+		g.Expect(review.Status.Error).To(HavePrefix("cannot decide"))
+	}
 }

@@ -114,13 +114,15 @@ func (s *scene) close() {
 	}
 }
 
-// play sends the same new tokens to all servers, one server at a time.
+// play sends the same requests to all servers, one server at a time.
 func (s *scene) play(round, requests int) error {
-	prepared := s.prepare(round*requests, requests)
-	if s.seen {
-		prepared = s.prepare(0, seenTokens)
-		for len(prepared) < requests {
-			prepared = append(prepared, prepared[:min(seenTokens, requests-len(prepared))]...)
+	var prepared [][]byte
+	if !s.seen {
+		prepared = s.prepare(round*requests, requests)
+	} else {
+		few := s.prepare(0, seenTokens)
+		for i := range requests {
+			prepared = append(prepared, few[i%seenTokens])
 		}
 	}
 	for i := range s.servers {

@@ -171,6 +171,7 @@ const (
 	// ReasonRecovered: fetching works again.
 	ReasonRecovered = "Recovered"
 	// ReasonSnapshotReleased: the ConfigMaps were kept although the issuer was
-	// deleted, because the CustomResourceDefinition is being deleted.
+	// deleted, because of spec.snapshot.deletionPolicy, or because the
+	// CustomResourceDefinition is being deleted.
 	ReasonSnapshotReleased = "SnapshotReleased"
 )

@@ -2,6 +2,9 @@ package v1alpha1
 
 // Labels, annotations and the finalizer. The prefix is reserved.
 const (
+	// Prefix begins the names of all of them.
+	Prefix = "jwks-trust.dev/"
+
 	// AnnotationRefresh on an issuer: any new value refreshes its keys now.
 	AnnotationRefresh = "jwks-trust.dev/refresh"
 	// AnnotationApprove on an issuer: the digest of a quarantined key set that is
@@ -25,6 +28,9 @@ const (
 	// AnnotationDigest is the digest of a ConfigMap's jwks.json, for people. The
 	// digest that counts stands in the issuer's status.
 	AnnotationDigest = "jwks-trust.dev/digest"
+	// AnnotationAdded identifies the labels and annotations of a ConfigMap that
+	// spec.snapshot asks for.
+	AnnotationAdded = "jwks-trust.dev/added"
 	// AnnotationReleased is set on a ConfigMap whose issuer is gone and whose
 	// keys were kept.
 	AnnotationReleased = "jwks-trust.dev/released"

@@ -228,10 +228,79 @@ const (
 	ExpiredRemove ExpiredPolicy = "Remove"
 )
 
+// DeletionPolicy says what becomes of published keys when their issuer object is
+// deleted.
+//
+// +kubebuilder:validation:Enum=Delete;Retain
+type DeletionPolicy string
+
+const (
+	// DeletionDelete withdraws the ConfigMaps.
+	DeletionDelete DeletionPolicy = "Delete"
+	// DeletionRetain leaves them, marked as released.
+	DeletionRetain DeletionPolicy = "Retain"
+)
+
+// SnapshotFormat is a form, besides the JSON Web Key Set, in which keys are
+// published.
+//
+// +kubebuilder:validation:Enum=PEM
+type SnapshotFormat string
+
+// FormatPEM is keys.pem: each key as a PEM block "PUBLIC KEY" (RFC 7468 section
+// 13), in the order of jwks.json.
+const FormatPEM SnapshotFormat = "PEM"
+
+// LabelValue is the value of a label.
+//
+// +kubebuilder:validation:MaxLength=63
+type LabelValue string
+
+// AnnotationValue is the value of an annotation.
+//
+// +kubebuilder:validation:MaxLength=1024
+type AnnotationValue string
+
 // SnapshotSpec says how the keys are published.
 //
 // +kubebuilder:validation:MinProperties=1
 type SnapshotSpec struct {
+	// configMapName is the name of the ConfigMap with the keys; <name>-jwks when
+	// absent. One of that name which was not made for this issuer is left alone
+	// (condition SnapshotPublished, reason ConfigMapConflict). When the name
+	// changes, the ConfigMap moves. For a ClusterTrustedIssuer it is the name of
+	// the copies in the namespaces of spec.namespaceSelector.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="configMapName must be a DNS subdomain: lowercase letters, digits, '-' and '.', such as auth0-keys"
+	ConfigMapName string `json:"configMapName,omitempty"`
+
+	// labels are added to the ConfigMap, at most 16. The prefix jwks-trust.dev/ is
+	// reserved.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && !k.startsWith('jwks-trust.dev/') && !format.qualifiedName().validate(k).hasValue())",message="each name in labels must be a label name, such as example.com/team, and must not begin with jwks-trust.dev/"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !format.labelValue().validate(self[k]).hasValue())",message="each value in labels must be a label value: at most 63 letters, digits, '-', '_' and '.'"
+	Labels map[string]LabelValue `json:"labels,omitempty"`
+
+	// annotations are added to the ConfigMap, at most 16, such as those that tell a
+	// reloader to restart what mounts it. The prefix jwks-trust.dev/ is reserved.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && !k.startsWith('jwks-trust.dev/') && !format.qualifiedName().validate(k).hasValue())",message="each name in annotations must be an annotation name, such as example.com/reload, and must not begin with jwks-trust.dev/"
+	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
+
+	// additionalFormats are forms in which the keys are published as well. PEM:
+	// keys.pem, for what cannot read a JSON Web Key Set.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4
+	AdditionalFormats []SnapshotFormat `json:"additionalFormats,omitempty"`
+
 	// expiredPolicy says what becomes of the ConfigMap's keys once they have
 	// expired, which the verifier never uses any more. Keep: they stay, so for
 	// applications that read the ConfigMap they never expire. Remove: they are
@@ -239,6 +308,16 @@ type SnapshotSpec struct {
 	// +optional
 	// +default="Keep"
 	ExpiredPolicy ExpiredPolicy `json:"expiredPolicy,omitempty"`
+
+	// deletionPolicy says what becomes of the ConfigMaps that applications read
+	// when this object is deleted. Delete: they go. Retain: they stay, with the
+	// annotation jwks-trust.dev/released, and nobody refreshes or revokes their
+	// keys any more. The verifier refuses the issuer's tokens at once in either
+	// case. When the CustomResourceDefinition is deleted the ConfigMaps always
+	// stay.
+	// +optional
+	// +default="Delete"
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 
 // CABundleReference names PEM certificates in another object. Exactly one of

@@ -63,7 +63,7 @@ var (
 // +kubebuilder:printcolumn:name="Issuer",type=string,JSONPath=`.spec.issuer`,priority=1
 // +kubebuilder:printcolumn:name="JWKS URI",type=string,JSONPath=`.status.jwksURI`,priority=1
 // +kubebuilder:printcolumn:name="Expires",type=string,format=date-time,JSONPath=`.status.snapshot.expiresAt`,priority=1
-// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 248",message="metadata.name must have at most 248 characters, so that the ConfigMap <name>-jwks can be named after it"
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 248 || (has(self.spec.snapshot) && has(self.spec.snapshot.configMapName))",message="metadata.name must have at most 248 characters, so that the ConfigMap <name>-jwks can be named after it; or set spec.snapshot.configMapName"
 type TrustedIssuer struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the standard object metadata.
@@ -211,4 +211,21 @@ func (s *IssuerSpec) RetirementGraceOrDefault() time.Duration {
 // RemovesExpired reports whether expired keys are taken out of the ConfigMap.
 func (s *IssuerSpec) RemovesExpired() bool {
 	return s.Snapshot != nil && s.Snapshot.ExpiredPolicy == ExpiredRemove
+}
+
+// RetainsSnapshots reports whether what applications read outlives the object.
+func (s *IssuerSpec) RetainsSnapshots() bool {
+	return s.Snapshot != nil && s.Snapshot.DeletionPolicy == DeletionRetain
+}
+
+// snapshotSuffix makes the default name of an issuer's ConfigMap.
+const snapshotSuffix = "-jwks"
+
+// SnapshotName is the name of the ConfigMap that applications read, for an issuer
+// object of that name.
+func (s *IssuerSpec) SnapshotName(name string) string {
+	if s.Snapshot == nil || s.Snapshot.ConfigMapName == "" {
+		return name + snapshotSuffix
+	}
+	return s.Snapshot.ConfigMapName
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -71,9 +72,10 @@ type wanted struct {
 	data        map[string]string
 }
 
-// wantedConfigMap is the ConfigMap of that name for an issuer. Names go into
-// annotations: they can be longer than a label's value may be.
-func wantedConfigMap(issuer api.Issuer, key client.ObjectKey, data map[string]string) wanted {
+// wanted is the ConfigMap of that name for an issuer. Names go into annotations:
+// they can be longer than a label's value may be. What spec.snapshot adds is for
+// the ConfigMaps that applications read.
+func (r *Reconciler) wanted(issuer api.Issuer, key client.ObjectKey, data map[string]string) wanted {
 	w := wanted{
 		key: key,
 		labels: map[string]string{
@@ -90,24 +92,48 @@ func wantedConfigMap(issuer api.Issuer, key client.ObjectKey, data map[string]st
 	if ns := issuer.GetNamespace(); ns != "" {
 		w.annotations[api.AnnotationIssuerNamespace] = ns
 	}
+	if spec := issuer.IssuerSpec().Snapshot; spec != nil && (issuer.GetNamespace() == "" || key != r.authoritativeKey(issuer)) {
+		w.add(plainMap(spec.Labels), plainMap(spec.Annotations))
+	}
 	return w
 }
 
+func plainMap[V ~string](m map[string]V) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[k] = string(v)
+	}
+	return out
+}
+
+// add adds labels and annotations, and a mark that tells when others were added.
+func (w wanted) add(labels, annotations map[string]string) {
+	if len(labels)+len(annotations) == 0 {
+		return
+	}
+	maps.Copy(w.labels, labels)
+	maps.Copy(w.annotations, annotations)
+	w.annotations[api.AnnotationAdded] = sumOf(labels, annotations)[:16]
+}
+
 // sum identifies the content of w.
-func (w wanted) sum() string {
-	content, _ := json.Marshal([]any{w.labels, w.annotations, w.data}) // maps of strings always encode
-	sum := sha256.Sum256(content)
+func (w wanted) sum() string { return sumOf(w.labels, w.annotations, w.data) }
+
+func sumOf(content ...map[string]string) string {
+	text, _ := json.Marshal(content) // maps of strings always encode
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
 }
 
 // holds reports whether cm has all that is wanted.
 func (w wanted) holds(cm *corev1.ConfigMap) bool {
 	return contains(cm.Labels, w.labels) && contains(cm.Annotations, w.annotations) &&
+		cm.Annotations[api.AnnotationAdded] == w.annotations[api.AnnotationAdded] &&
 		contains(cm.Data, w.data) && !removable(cm.Data, w.data)
 }
 
 // ourKeys are the keys of a ConfigMap's data that are ours.
-var ourKeys = []string{snapshot.KeyJWKSJSON, snapshot.KeyJWKS, snapshot.KeyIssuerJSON}
+var ourKeys = snapshot.Keys()
 
 // removable reports that data still has a key of ours that is not wanted.
 func removable(data, want map[string]string) bool {
@@ -174,13 +200,13 @@ func changedByOthers(cm *corev1.ConfigMap) bool {
 	return len(cm.Data) > 0 && cm.Annotations[api.AnnotationDigest] != snapshot.Digest(cm.Data)
 }
 
-// createShell makes the ConfigMap with its labels and without data. Create, in
-// contrast to apply, never adopts what is already there. The data follow by
-// apply, so that they have one owner and can be taken away again.
+// createShell makes the ConfigMap with our own labels and without data. Create, in
+// contrast to apply, never adopts what is already there. All else follows by apply,
+// so that it has one owner and can be taken away again.
 func (r *Reconciler) createShell(ctx context.Context, w wanted) (*corev1.ConfigMap, error) {
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
-		Namespace: w.key.Namespace, Name: w.key.Name, Labels: maps.Clone(w.labels),
-	}}
+	labels := maps.Clone(w.labels)
+	maps.DeleteFunc(labels, func(name, _ string) bool { return !strings.HasPrefix(name, api.Prefix) })
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.key.Namespace, Name: w.key.Name, Labels: labels}}
 	if err := r.Client.Create(ctx, cm, client.FieldOwner(fieldManager)); err != nil {
 		return nil, fmt.Errorf("creating ConfigMap %s: %w", w.key, err)
 	}

@@ -33,7 +33,7 @@ func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, set *keyset
 			return err
 		}
 	}
-	w := wantedConfigMap(issuer, r.authoritativeKey(issuer), data)
+	w := r.wanted(issuer, r.authoritativeKey(issuer), data)
 	if content != nil && w.holds(content) {
 		return nil
 	}
@@ -102,7 +102,13 @@ func encode(issuer api.Issuer, set *keyset.Set) (map[string]string, error) {
 	for _, a := range algorithms(spec) {
 		d.Algorithms = append(d.Algorithms, string(a))
 	}
-	return snapshot.Encode(set, d)
+	var also []snapshot.Format
+	if spec.Snapshot != nil {
+		for _, f := range spec.Snapshot.AdditionalFormats {
+			also = append(also, snapshot.Format(f))
+		}
+	}
+	return snapshot.Encode(set, d, also...)
 }
 
 // authoritative is the ConfigMap that the verifier reads, as cached; nil when

@@ -484,11 +484,8 @@ func (r *Reconciler) userKey(issuer api.Issuer) client.ObjectKey {
 	if issuer.GetNamespace() == "" {
 		return r.authoritativeKey(issuer)
 	}
-	return client.ObjectKey{Namespace: issuer.GetNamespace(), Name: issuer.GetName() + copySuffix}
+	return client.ObjectKey{Namespace: issuer.GetNamespace(), Name: issuer.IssuerSpec().SnapshotName(issuer.GetName())}
 }
-
-// copySuffix makes the name of a TrustedIssuer's ConfigMap.
-const copySuffix = "-jwks"
 
 // olderThan reports whether the object is from before the write that gave it
 // the version.

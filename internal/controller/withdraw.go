@@ -19,26 +19,34 @@ import (
 )
 
 // withdraw removes the ConfigMaps of a deleted issuer, then lets the object go.
-// It never talks to the issuer's server. When the whole
-// CustomResourceDefinition is being deleted the ConfigMaps are kept: production
-// may be running on them.
+// It never talks to the issuer's server. What applications read is kept where
+// spec.snapshot.deletionPolicy says so; and all of it when the whole
+// CustomResourceDefinition is being deleted: production may be running on it.
 func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.NamespacedName) error {
 	if !controllerutil.ContainsFinalizer(issuer, api.FinalizerWithdraw) {
 		r.forget(key)
 		return nil
 	}
-	retain, err := r.definitionTerminating(ctx, issuer)
+	retain, why := issuer.IssuerSpec().RetainsSnapshots(), "spec.snapshot.deletionPolicy is Retain"
+	ending, err := r.definitionTerminating(ctx, issuer)
 	if err != nil {
 		return err
 	}
-	for _, at := range []client.ObjectKey{r.authoritativeKey(issuer), r.userKey(issuer)} {
-		if err := r.letGo(ctx, issuer, at, retain); err != nil {
+	if ending {
+		retain, why = true, "The CustomResourceDefinition is being deleted"
+	}
+	ours, users := r.authoritativeKey(issuer), r.userKey(issuer)
+	if err := r.letGo(ctx, issuer, users, retain); err != nil {
+		return err
+	}
+	if ours != users {
+		if err := r.letGo(ctx, issuer, ours, ending); err != nil {
 			return err
 		}
 	}
 	if retain {
 		r.Recorder.Eventf(issuer, nil, corev1.EventTypeNormal, api.ReasonSnapshotReleased, "Withdraw",
-			"The CustomResourceDefinition is being deleted: ConfigMap %s is kept.", r.userKey(issuer))
+			"%s: ConfigMap %s is kept.", why, users)
 	}
 	if err := r.removeFinalizer(ctx, issuer); err != nil {
 		return err

@@ -9,10 +9,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 )
 
 const (
@@ -201,4 +205,15 @@ func (m publicMembers) thumbprint() string {
 func (m publicMembers) marshal() []byte {
 	text, _ := json.Marshal(m) // strings always encode
 	return text
+}
+
+// PEM is the key as a PEM block "PUBLIC KEY" (RFC 7468 section 13), after a line
+// that names its kid.
+func (k *Key) PEM() ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %w", err)
+	}
+	name := "# kid " + strconv.QuoteToASCII(k.id) + "\n"
+	return append([]byte(name), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})...), nil
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -24,7 +25,19 @@ const (
 	KeyJWKS = "jwks"
 	// KeyIssuerJSON describes the issuer: a Descriptor with the digest.
 	KeyIssuerJSON = "issuer.json"
+	// KeyPEM holds the keys as PEM blocks, in the order of jwks.json, where PEM is
+	// asked for.
+	KeyPEM = "keys.pem"
 )
+
+// Keys are all of them.
+func Keys() []string { return []string{KeyJWKSJSON, KeyJWKS, KeyIssuerJSON, KeyPEM} }
+
+// Format is a form of the keys besides the JSON Web Key Set.
+type Format string
+
+// PEM adds KeyPEM.
+const PEM Format = "PEM"
 
 // MaxSize is the limit for all of a ConfigMap's data, in bytes. The API server
 // refuses objects over 1 MiB; the rest is for metadata.
@@ -59,9 +72,9 @@ type Descriptor struct {
 	Digest string `json:"digest"`
 }
 
-// Encode is the ConfigMap data for a key set. It returns ErrTooLarge when the
-// data is over MaxSize.
-func Encode(set *keyset.Set, d Descriptor) (map[string]string, error) {
+// Encode is the ConfigMap data for a key set, in these formats too. It returns
+// ErrTooLarge when the data is over MaxSize.
+func Encode(set *keyset.Set, d Descriptor, also ...Format) (map[string]string, error) {
 	jwks := string(set.JSON())
 	d.Digest = set.Digest()
 	about, err := json.Marshal(d)
@@ -73,6 +86,11 @@ func Encode(set *keyset.Set, d Descriptor) (map[string]string, error) {
 		KeyJWKS:       jwks,
 		KeyIssuerJSON: string(about),
 	}
+	if slices.Contains(also, PEM) {
+		if data[KeyPEM], err = pemOf(set); err != nil {
+			return nil, err
+		}
+	}
 	size := 0
 	for k, v := range data {
 		size += len(k) + len(v)
@@ -81,6 +99,18 @@ func Encode(set *keyset.Set, d Descriptor) (map[string]string, error) {
 		return nil, ErrTooLarge
 	}
 	return data, nil
+}
+
+func pemOf(set *keyset.Set) (string, error) {
+	var all []byte
+	for _, k := range set.Keys() {
+		text, err := k.PEM()
+		if err != nil {
+			return "", fmt.Errorf("encoding %s: %w", KeyPEM, err)
+		}
+		all = append(all, text...)
+	}
+	return string(all), nil
 }
 
 // Decode reads the key set of a ConfigMap's data and the digest of its exact

@@ -131,6 +131,13 @@ func TestSchema(t *testing.T) {
 			"the same header twice":          {spec: spec("verification: {responseHeaders: [{name: X-A, claim: a}, {name: X-A, claim: b}]}"), message: "Duplicate"},
 			"and in another case":            {spec: spec("verification: {responseHeaders: [{name: X-A, claim: a}, {name: x-a, claim: b}]}"), message: "twice, case aside"},
 			"expiredPolicy":                  {spec: spec("snapshot: {expiredPolicy: Delete}"), message: "Remove"},
+			"deletionPolicy":                 {spec: spec("snapshot: {deletionPolicy: Keep}"), message: "Retain"},
+			"a ConfigMap that cannot be":     {spec: spec("snapshot: {configMapName: 'My_Keys'}"), message: "configMapName must be a DNS subdomain"},
+			"a label of ours":                {spec: spec("snapshot: {labels: {jwks-trust.dev/snapshot: 'false'}}"), message: "must not begin with jwks-trust.dev/"},
+			"a label that cannot be":         {spec: spec("snapshot: {labels: {team: 'a b'}}"), message: "must be a label value"},
+			"an annotation of ours":          {spec: spec("snapshot: {annotations: {jwks-trust.dev/released: x}}"), message: "must not begin with jwks-trust.dev/"},
+			"an annotation that cannot be":   {spec: spec("snapshot: {annotations: {'a b': x}}"), message: "must be an annotation name"},
+			"an unknown format":              {spec: spec("snapshot: {additionalFormats: [DER]}"), message: "PEM"},
 			"staleTTL negative":              {spec: spec("staleTTL: -1s"), message: "staleTTL must be a duration from 0s to 168h"},
 			"a symmetric algorithm":          {spec: spec("allowedAlgorithms: [HS256]"), message: "Unsupported value"},
 			"algorithm none":                 {spec: spec("allowedAlgorithms: [none]"), message: "Unsupported value"},
@@ -185,7 +192,7 @@ func TestSchema(t *testing.T) {
 		g.Expect(c.Create(ctx, u)).To(Succeed())
 		for path, want := range map[string]any{
 			"spec.cacheTTL": "10m", "spec.staleTTL": "24h", "spec.maxRedirects": int64(0),
-			"spec.verification.leeway": "60s", "spec.rotation.policy": "Automatic", "spec.rotation.retirementGrace": "0s", "spec.snapshot.expiredPolicy": "Keep", "spec.suspend": false,
+			"spec.verification.leeway": "60s", "spec.rotation.policy": "Automatic", "spec.rotation.retirementGrace": "0s", "spec.snapshot.expiredPolicy": "Keep", "spec.snapshot.deletionPolicy": "Delete", "spec.suspend": false,
 			"spec.keyUses": []any{"sig"}, "status.observedGeneration": int64(-1),
 		} {
 			got, _, err := unstructured.NestedFieldNoCopy(u.Object, strings.Split(path, ".")...)

@@ -22,6 +22,9 @@ const (
 	// ConditionRotationSuspended is true while a key set is quarantined until
 	// somebody approves it.
 	ConditionRotationSuspended = "RotationSuspended"
+	// ConditionDistributed says whether each namespace of spec.namespaceSelector
+	// has its copy. It is absent without a selector.
+	ConditionDistributed = "Distributed"
 	// ConditionStalled is true when only a change of spec can help.
 	ConditionStalled = "Stalled"
 )
@@ -146,6 +149,22 @@ const (
 	ReasonPublishFailed = "PublishFailed"
 	// ReasonSnapshotTooLarge: the encoded keys do not fit into a ConfigMap.
 	ReasonSnapshotTooLarge = "SnapshotTooLarge"
+)
+
+// Reasons of the condition Distributed.
+const (
+	// ReasonDistributed: each selected namespace has its copy.
+	ReasonDistributed = "Distributed"
+	// ReasonNothingSelected: spec.namespaceSelector matches no namespace.
+	ReasonNothingSelected = "NothingSelected"
+	// ReasonDistributing: copies are being written.
+	ReasonDistributing = "Distributing"
+	// ReasonNamespacesFailed: namespaces refuse their copy;
+	// status.distribution.failed names them.
+	ReasonNamespacesFailed = "NamespacesFailed"
+	// ReasonInvalidSelector: spec.namespaceSelector cannot be understood. The copies
+	// stay as they are.
+	ReasonInvalidSelector = "InvalidSelector"
 )
 
 // Reasons of events that are not reasons of conditions.

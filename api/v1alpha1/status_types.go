@@ -31,7 +31,8 @@ type IssuerStatus struct {
 	// conditions are Ready (a usable snapshot of the current generation is
 	// published), Fetched (the newest attempt), SnapshotPublished; and, true
 	// when something needs attention, Stale, Expired, KeysRetiring,
-	// RotationSuspended and Stalled.
+	// RotationSuspended and Stalled; and Distributed, where there is a
+	// spec.namespaceSelector.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -84,6 +85,11 @@ type IssuerStatus struct {
 	// +optional
 	Rotation *RotationStatus `json:"rotation,omitempty"`
 
+	// distribution says how far the copies in the namespaces of
+	// spec.namespaceSelector have come. Absent without a selector.
+	// +optional
+	Distribution *DistributionStatus `json:"distribution,omitempty"`
+
 	// compromisedKeys are keys that the issuer published with their private
 	// part. They are refused everywhere, the last good copy included, until an
 	// administrator clears them with the annotation
@@ -101,11 +107,57 @@ type IssuerStatus struct {
 	HandledClear string `json:"handledClear,omitempty"`
 }
 
+// DistributionStatus says how far the copies of a snapshot have come.
+type DistributionStatus struct {
+	// digest is that of the key set which current counts.
+	// +optional
+	// +kubebuilder:validation:MaxLength=71
+	Digest string `json:"digest,omitempty"`
+
+	// desired is how many namespaces are selected.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Desired *int32 `json:"desired,omitempty"`
+
+	// current is how many of them have the current copy.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Current *int32 `json:"current,omitempty"`
+
+	// failed are namespaces that refuse their copy, the first ten by name.
+	// +optional
+	// +listType=map
+	// +listMapKey=namespace
+	// +kubebuilder:validation:MaxItems=10
+	Failed []FailedNamespace `json:"failed,omitempty"`
+}
+
+// FailedNamespace is a namespace that refuses its copy.
+type FailedNamespace struct {
+	// namespace is its name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// reason is ConfigMapConflict or PublishFailed.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+
+	// message says what the API server said, and what to do.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
 // SnapshotStatus describes the trusted key set and where it is published. The
 // verifier accepts keys only from content whose digest stands here.
 type SnapshotStatus struct {
 	// configMapName is the ConfigMap with the keys: in the namespace of the
-	// TrustedIssuer; for a ClusterTrustedIssuer in the operator's namespace.
+	// TrustedIssuer; for a ClusterTrustedIssuer in the namespaces of its
+	// namespaceSelector or, without one, in the operator's.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	ConfigMapName string `json:"configMapName,omitempty"`

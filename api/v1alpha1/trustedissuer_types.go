@@ -40,6 +40,9 @@ type Issuer interface {
 	// KubernetesAuthentication is nil where the issuer's tokens must not
 	// authenticate to the Kubernetes API: for every TrustedIssuer.
 	KubernetesAuthentication() *KubernetesAuthentication
+	// NamespaceSelector selects the namespaces that get a copy of the snapshot;
+	// nil for none, and for every TrustedIssuer.
+	NamespaceSelector() *metav1.LabelSelector
 }
 
 var (
@@ -97,6 +100,9 @@ func (t *TrustedIssuer) IssuerStatus() *IssuerStatus { return &t.Status }
 // authenticates to the Kubernetes API.
 func (*TrustedIssuer) KubernetesAuthentication() *KubernetesAuthentication { return nil }
 
+// NamespaceSelector implements Issuer.
+func (*TrustedIssuer) NamespaceSelector() *metav1.LabelSelector { return nil }
+
 // TrustedIssuerList is a list of TrustedIssuers.
 //
 // +kubebuilder:object:root=true
@@ -108,7 +114,7 @@ type TrustedIssuerList struct {
 
 // ClusterTrustedIssuer names a JWT issuer that the whole cluster trusts, and
 // that may authenticate to the Kubernetes API. Its snapshot lives in the
-// operator's namespace.
+// operator's namespace, with copies in the namespaces that it selects.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -122,6 +128,7 @@ type TrustedIssuerList struct {
 // +kubebuilder:printcolumn:name="Issuer",type=string,JSONPath=`.spec.issuer`,priority=1
 // +kubebuilder:printcolumn:name="JWKS URI",type=string,JSONPath=`.status.jwksURI`,priority=1
 // +kubebuilder:printcolumn:name="Expires",type=string,format=date-time,JSONPath=`.status.snapshot.expiresAt`,priority=1
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.namespaceSelector) || size(self.metadata.name) <= 248 || (has(self.spec.snapshot) && has(self.spec.snapshot.configMapName))",message="with spec.namespaceSelector metadata.name must have at most 248 characters, so that the ConfigMap <name>-jwks can be named after it; or set spec.snapshot.configMapName"
 type ClusterTrustedIssuer struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the standard object metadata.
@@ -145,6 +152,13 @@ type ClusterTrustedIssuerSpec struct {
 	// Kubernetes API through TokenReview. Absent: they cannot.
 	// +optional
 	KubernetesAuthentication *KubernetesAuthentication `json:"kubernetesAuthentication,omitempty"`
+
+	// namespaceSelector selects the namespaces that get a copy of the ConfigMap,
+	// named spec.snapshot.configMapName, so that applications there can mount it.
+	// An empty selector selects all namespaces; absent: none. A namespace that is
+	// no longer selected loses its copy. The operator's namespace gets none.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
 }
 
 // IssuerKind implements Issuer.
@@ -159,6 +173,11 @@ func (c *ClusterTrustedIssuer) IssuerStatus() *IssuerStatus { return &c.Status }
 // KubernetesAuthentication implements Issuer.
 func (c *ClusterTrustedIssuer) KubernetesAuthentication() *KubernetesAuthentication {
 	return c.Spec.KubernetesAuthentication
+}
+
+// NamespaceSelector implements Issuer.
+func (c *ClusterTrustedIssuer) NamespaceSelector() *metav1.LabelSelector {
+	return c.Spec.NamespaceSelector
 }
 
 // ClusterTrustedIssuerList is a list of ClusterTrustedIssuers.

@@ -183,6 +183,8 @@ func conditionEvents(old, next *api.IssuerStatus, add addEvent) {
 			add(corev1.EventTypeNormal, c.Reason, "Publish", c.Message)
 		case (c.Type == api.ConditionStale || c.Type == api.ConditionExpired) && c.Status == metav1.ConditionTrue:
 			add(corev1.EventTypeWarning, c.Reason, "Refresh", c.Message)
+		case c.Type == api.ConditionDistributed && (c.Reason == api.ReasonNamespacesFailed || c.Reason == api.ReasonInvalidSelector):
+			add(corev1.EventTypeWarning, c.Reason, "Distribute", c.Message)
 		case c.Type == api.ConditionStalled && c.Status == metav1.ConditionTrue && c.Reason == api.ReasonIssuerConflict:
 			add(corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
 		}

@@ -64,6 +64,9 @@ const (
 
 // wake has an issuer reconciled.
 func (q *Queue) wake(f follower, priority int) {
+	if q == nil {
+		return
+	}
 	q.mu.Lock()
 	to := q.queues[f.kind]
 	q.mu.Unlock()

@@ -75,7 +75,10 @@ type Reconciler struct {
 	// issuer.
 	Siblings func(ctx context.Context, issuer string) ([]api.ClusterTrustedIssuer, error)
 
-	memories memories
+	// distributor keeps the copies of ClusterTrustedIssuers; nil for the other
+	// kind.
+	distributor *Distributor
+	memories    memories
 }
 
 // Reconcile brings one issuer up to date.
@@ -192,7 +195,7 @@ func (r *Reconciler) send(issuer api.Issuer, e event) {
 // sync fetches if that is due, and brings the authoritative ConfigMap to the
 // keys that are to be trusted.
 func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (outcome, error) {
-	out := outcome{configMapName: r.userKey(issuer).Name, invalid: m.invalid(issuer)}
+	out := outcome{configMapName: r.mountedName(issuer), invalid: m.invalid(issuer), distributed: r.distributor.progress(ctx, issuer)}
 	var err error
 	if out.conflict, err = r.olderSibling(ctx, issuer); err != nil {
 		return out, err
@@ -485,6 +488,14 @@ func (r *Reconciler) userKey(issuer api.Issuer) client.ObjectKey {
 		return r.authoritativeKey(issuer)
 	}
 	return client.ObjectKey{Namespace: issuer.GetNamespace(), Name: issuer.IssuerSpec().SnapshotName(issuer.GetName())}
+}
+
+// mountedName is the name of the ConfigMap that applications mount.
+func (r *Reconciler) mountedName(issuer api.Issuer) string {
+	if issuer.NamespaceSelector() != nil {
+		return issuer.IssuerSpec().SnapshotName(issuer.GetName())
+	}
+	return r.userKey(issuer).Name
 }
 
 // olderThan reports whether the object is from before the write that gave it

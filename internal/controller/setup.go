@@ -28,6 +28,7 @@ import (
 // +kubebuilder:rbac:groups=jwks-trust.dev,resources=trustedissuers/status;clustertrustedissuers/status,verbs=get;patch
 // +kubebuilder:rbac:groups=jwks-trust.dev,resources=trustedissuers/finalizers;clustertrustedissuers/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups=certificates.k8s.io,resources=clustertrustbundles,verbs=get
 // +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get,resourceNames=trustedissuers.jwks-trust.dev;clustertrustedissuers.jwks-trust.dev
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -59,6 +60,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.ClusterTrustedIssuer{}, issuerIndex, indexIssuer); err != nil {
 		return fmt.Errorf("indexing ClusterTrustedIssuers: %w", err)
 	}
+	if err := o.Copies.IndexField(ctx, configMapMetadata(), holderIndex, indexHolder); err != nil {
+		return fmt.Errorf("indexing ConfigMaps: %w", err)
+	}
 	kinds := []func() api.Issuer{
 		func() api.Issuer { return &api.TrustedIssuer{} },
 		func() api.Issuer { return &api.ClusterTrustedIssuer{} },
@@ -69,6 +73,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			Fetcher: o.Fetcher, Recorder: mgr.GetEventRecorder(fieldManager), Clock: clock.RealClock{}, OperatorNamespace: o.OperatorNamespace,
 			Siblings: indexedSiblings(mgr.GetClient()), Queue: o.Queue,
 		}
+		if newIssuer().IssuerKind() == api.ClusterTrustedIssuerKind {
+			r.distributor = &Distributor{Reconciler: r, Namespaces: mgr.GetClient(), Holders: indexedHolders(o.Copies)}
+			if err := r.distributor.setup(mgr, o.Copies); err != nil {
+				return fmt.Errorf("setting up the distribution: %w", err)
+			}
+		}
 		if err := r.setup(mgr, o.Copies); err != nil {
 			return fmt.Errorf("setting up the controller for %s: %w", newIssuer().IssuerKind(), err)
 		}
@@ -78,8 +88,6 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 
 func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
 	kind := r.New().IssuerKind()
-	configMaps := &metav1.PartialObjectMetadata{}
-	configMaps.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
 	toIssuer := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, cm *metav1.PartialObjectMetadata) []reconcile.Request {
 		return issuerOf(cm, kind)
 	})
@@ -90,16 +98,23 @@ func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(func(_ context.Context, cm client.Object) []reconcile.Request {
 			return issuerOf(cm, kind)
 		})).
-		WatchesRawSource(source.Kind(copies, configMaps, toIssuer)).
 		WatchesRawSource(source.Func(r.Queue.listen(kind))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](conflictDelay, maxErrorDelay),
 		})
-	if kind == api.ClusterTrustedIssuerKind {
+	if kind == api.TrustedIssuerKind {
+		b = b.WatchesRawSource(source.Kind(copies, configMapMetadata(), toIssuer))
+	} else {
 		b = b.Watches(&api.ClusterTrustedIssuer{}, handler.EnqueueRequestsFromMapFunc(r.siblings))
 	}
 	return b.Complete(r)
+}
+
+func configMapMetadata() *metav1.PartialObjectMetadata {
+	m := &metav1.PartialObjectMetadata{}
+	m.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
+	return m
 }
 
 // issuerOf maps a ConfigMap of ours to its issuer.

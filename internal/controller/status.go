@@ -100,6 +100,8 @@ type outcome struct {
 	conflict string
 	// invalid says which expression in spec cannot be compiled; empty when all can.
 	invalid string
+	// distributed is nil where there is nothing to distribute.
+	distributed *distributed
 }
 
 // confirmed reports whether the issuer's newest answer is what the trust rests on
@@ -356,6 +358,7 @@ func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	setRetiring(next, issuer.IssuerSpec(), state, set)
 	setSuspended(next, out.attempt, set)
 	setStalled(next, out, set)
+	setDistributed(next, out.distributed, set)
 	setReady(next, issuer.IssuerSpec(), state, set)
 }
 
@@ -456,6 +459,50 @@ func setStalled(next *api.IssuerStatus, out outcome, set setCondition) {
 		set(api.ConditionStalled, metav1.ConditionTrue, out.attempt.reason, out.attempt.message)
 	case out.attempt != nil || before == nil || before.Reason == api.ReasonIssuerConflict || before.Reason == api.ReasonInvalidExpression:
 		set(api.ConditionStalled, metav1.ConditionFalse, api.ReasonNotStalled, "")
+	}
+}
+
+// setDistributed says how far the copies have come. What was said of the same keys
+// under the same spec stands while they are looked at again, after a restart.
+func setDistributed(next *api.IssuerStatus, d *distributed, set setCondition) {
+	if d == nil {
+		next.Distribution = nil
+		meta.RemoveStatusCondition(&next.Conditions, api.ConditionDistributed)
+		return
+	}
+	if d.invalid != "" {
+		set(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonInvalidSelector, fmt.Sprintf(
+			"spec.namespaceSelector cannot be understood: %s. Correct it; the copies stay as they are.", d.invalid))
+		return
+	}
+	settled := d.settled && d.digest == next.Snapshot.Digest
+	before := findCondition(next, api.ConditionDistributed)
+	known := before != nil && before.ObservedGeneration == next.ObservedGeneration && before.Reason != api.ReasonDistributing &&
+		next.Distribution != nil && next.Distribution.Digest == next.Snapshot.Digest
+	if !settled && known {
+		return
+	}
+	if d.digest != next.Snapshot.Digest {
+		d.current = 0
+	}
+	desired, current := int32(d.desired), int32(d.current) //nolint:gosec // numbers of namespaces
+	next.Distribution = &api.DistributionStatus{
+		Digest: next.Snapshot.Digest, Desired: &desired, Current: &current, Failed: d.failed[:min(len(d.failed), maxFailed)],
+	}
+	switch failed := len(d.failed); {
+	case !settled:
+		set(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonDistributing, fmt.Sprintf("%d of %d namespaces have the current copy.", current, desired))
+	case failed > 0:
+		var names []string
+		for _, f := range d.failed {
+			names = append(names, f.Namespace)
+		}
+		set(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonNamespacesFailed, fmt.Sprintf(
+			"%d of %d namespaces have the current copy. Not %s: status.distribution.failed says why.", current, desired, list(names)))
+	case desired == 0:
+		set(api.ConditionDistributed, metav1.ConditionTrue, api.ReasonNothingSelected, "spec.namespaceSelector matches no namespace.")
+	default:
+		set(api.ConditionDistributed, metav1.ConditionTrue, api.ReasonDistributed, fmt.Sprintf("%d of %d namespaces have the current copy.", current, desired))
 	}
 }
 

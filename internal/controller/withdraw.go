@@ -5,7 +5,10 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -36,6 +39,9 @@ func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.
 		retain, why = true, "The CustomResourceDefinition is being deleted"
 	}
 	ours, users := r.authoritativeKey(issuer), r.userKey(issuer)
+	if err := r.letGoCopies(ctx, issuer, retain); err != nil {
+		return err
+	}
 	if err := r.letGo(ctx, issuer, users, retain); err != nil {
 		return err
 	}
@@ -52,7 +58,51 @@ func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.
 		return err
 	}
 	r.forget(key)
+	r.distributor.forgetTally(issuer.GetName())
 	return nil
+}
+
+// withdrawers is how many copies are removed at a time.
+const withdrawers = 16
+
+// letGoCopies deletes the copies of a ClusterTrustedIssuer, or marks them as
+// released. They are looked for in the API server itself, after the last write of
+// one: none is left behind. A namespace that is going takes its copy with it.
+func (r *Reconciler) letGoCopies(ctx context.Context, issuer api.Issuer, retain bool) error {
+	if r.distributor == nil {
+		return nil
+	}
+	r.distributor.closeAll(issuer)
+	var list metav1.PartialObjectMetadataList
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
+	if err := r.Reader.List(ctx, &list, client.MatchingLabels{api.LabelIssuerUID: string(issuer.GetUID())}); err != nil {
+		return fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
+	}
+	var group errgroup.Group
+	group.SetLimit(withdrawers)
+	failed := make([]error, len(list.Items))
+	for i := range list.Items {
+		key := client.ObjectKeyFromObject(&list.Items[i])
+		_, released := list.Items[i].Annotations[api.AnnotationReleased]
+		if key == r.authoritativeKey(issuer) || retain && released {
+			continue
+		}
+		group.Go(func() error {
+			failed[i] = r.letGo(ctx, issuer, key, retain)
+			if apierrors.HasStatusCause(failed[i], corev1.NamespaceTerminatingCause) {
+				failed[i] = nil
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // each error is in failed
+	failed = slices.DeleteFunc(failed, func(err error) bool { return err == nil })
+	if len(failed) == 0 {
+		return nil
+	}
+	r.send(issuer, event{corev1.EventTypeWarning, api.ReasonPublishFailed, "Withdraw", cut(fmt.Sprintf(
+		"%d ConfigMaps cannot be withdrawn yet, the first one: %v", len(failed), failed[0]))})
+	return fmt.Errorf("withdrawing %d ConfigMaps: %w", len(failed), failed[0])
 }
 
 // letGo deletes a ConfigMap of the issuer, or marks it as released.

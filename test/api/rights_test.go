@@ -168,6 +168,7 @@ var forged = map[string]any{
 		"kid": "k", "kty": "RSA", "thumbprint": strings.Repeat("t", 43), "state": "Active", "firstSeenTime": "2026-11-24T12:00:00Z", "lastSeenTime": "2026-11-24T12:00:00Z",
 	}},
 	"rotation":        map[string]any{"count": int64(1)},
+	"distribution":    map[string]any{"desired": int64(1), "current": int64(1)},
 	"compromisedKeys": []any{map[string]any{"thumbprint": strings.Repeat("t", 43), "seenTime": "2026-11-24T12:00:00Z"}},
 	"handledClear":    "t",
 }

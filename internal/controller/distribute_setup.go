@@ -1,0 +1,176 @@
+// distribute_setup.go says when copies are looked at: when the issuer has other keys
+// or another spec, when a namespace comes or changes, when a copy changes.
+
+package controller
+
+import (
+	"context"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	k8slabels "k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	ctrlevent "sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// copyWorkers is how many copies are written at a time.
+const copyWorkers = 32
+
+func (d *Distributor) setup(mgr ctrl.Manager, copies cache.Cache) error {
+	namespaces := &metav1.PartialObjectMetadata{}
+	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	return builder.TypedControllerManagedBy[target](mgr).
+		Named("distribution").
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&api.ClusterTrustedIssuer{}), d.onIssuer())).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&corev1.ConfigMap{}), d.onAuthoritative())).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), namespaces, d.onNamespace())).
+		WatchesRawSource(source.TypedKind(copies, configMapMetadata(), d.onCopy())).
+		WithOptions(controller.TypedOptions[target]{
+			MaxConcurrentReconciles: copyWorkers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[target](conflictDelay, refusedDelay),
+		}).
+		Complete(d)
+}
+
+type targets = workqueue.TypedRateLimitingInterface[target]
+
+// onIssuer looks at all copies when what they have to hold, or where, may have
+// changed; not when times in status move on.
+func (d *Distributor) onIssuer() handler.TypedEventHandler[client.Object, target] {
+	return handler.TypedFuncs[client.Object, target]{
+		CreateFunc: func(ctx context.Context, e ctrlevent.TypedCreateEvent[client.Object], q targets) {
+			d.addAll(ctx, e.Object, q)
+		},
+		UpdateFunc: func(ctx context.Context, e ctrlevent.TypedUpdateEvent[client.Object], q targets) {
+			before, ok1 := e.ObjectOld.(api.Issuer)
+			now, ok2 := e.ObjectNew.(api.Issuer)
+			if ok1 && ok2 && (before.GetGeneration() != now.GetGeneration() || digests(before) != digests(now)) {
+				d.addAll(ctx, now, q)
+			}
+		},
+	}
+}
+
+// digests are those of the set that is trusted and of the one that is pending.
+func digests(issuer api.Issuer) [2]string {
+	if s := issuer.IssuerStatus().Snapshot; s != nil {
+		return [2]string{s.Digest, s.PendingDigest}
+	}
+	return [2]string{}
+}
+
+// onAuthoritative looks at all copies when the ConfigMap that they copy changes.
+func (d *Distributor) onAuthoritative() handler.TypedEventHandler[client.Object, target] {
+	return handler.TypedFuncs[client.Object, target]{
+		UpdateFunc: func(ctx context.Context, e ctrlevent.TypedUpdateEvent[client.Object], q targets) {
+			if e.ObjectNew.GetLabels()[api.LabelIssuerKind] != api.ClusterTrustedIssuerKind {
+				return
+			}
+			issuer := d.New()
+			name := e.ObjectNew.GetAnnotations()[api.AnnotationIssuerName]
+			if err := d.Client.Get(ctx, client.ObjectKey{Name: name}, issuer); err == nil {
+				d.addAll(ctx, issuer, q)
+			}
+		},
+	}
+}
+
+func (d *Distributor) addAll(ctx context.Context, o client.Object, q targets) {
+	issuer, ok := o.(api.Issuer)
+	if !ok {
+		return
+	}
+	all, err := d.targets(ctx, issuer)
+	if err != nil { // a cache that cannot be read, which nothing would mend
+		log.FromContext(ctx).Error(err, "Cannot tell which namespaces to look at", "issuer", o.GetName())
+		return
+	}
+	for _, t := range all {
+		q.Add(t)
+	}
+	if len(all) == 0 && issuer.NamespaceSelector() != nil {
+		d.Queue.wake(followerOf(issuer), following) // there is nothing to wait for
+	}
+}
+
+// onNamespace looks at the copies that a namespace has to have, or had to.
+func (d *Distributor) onNamespace() handler.TypedEventHandler[*metav1.PartialObjectMetadata, target] {
+	return handler.TypedFuncs[*metav1.PartialObjectMetadata, target]{
+		CreateFunc: func(ctx context.Context, e ctrlevent.TypedCreateEvent[*metav1.PartialObjectMetadata], q targets) {
+			d.addNamespace(ctx, q, e.Object.Name, e.Object.Labels)
+		},
+		UpdateFunc: func(ctx context.Context, e ctrlevent.TypedUpdateEvent[*metav1.PartialObjectMetadata], q targets) {
+			terminates := e.ObjectOld.DeletionTimestamp.IsZero() != e.ObjectNew.DeletionTimestamp.IsZero()
+			if terminates || !maps.Equal(e.ObjectOld.Labels, e.ObjectNew.Labels) {
+				d.addNamespace(ctx, q, e.ObjectNew.Name, e.ObjectOld.Labels, e.ObjectNew.Labels)
+			}
+		},
+		DeleteFunc: func(ctx context.Context, e ctrlevent.TypedDeleteEvent[*metav1.PartialObjectMetadata], q targets) {
+			d.addNamespace(ctx, q, e.Object.Name, e.Object.Labels)
+		},
+	}
+}
+
+// addNamespace adds the copies of all issuers that select a namespace with one of
+// these sets of labels.
+func (d *Distributor) addNamespace(ctx context.Context, q targets, namespace string, labelled ...map[string]string) {
+	var all api.ClusterTrustedIssuerList
+	if err := d.Client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "Cannot tell which issuers select a namespace", "namespace", namespace)
+		return
+	}
+	for i := range all.Items {
+		selector, err := selectorOf(&all.Items[i])
+		if err != nil {
+			continue
+		}
+		for _, l := range labelled {
+			if selector.Matches(k8slabels.Set(l)) {
+				q.Add(target{all.Items[i].Name, namespace})
+				break
+			}
+		}
+	}
+}
+
+// onCopy looks at a copy that has changed.
+func (d *Distributor) onCopy() handler.TypedEventHandler[*metav1.PartialObjectMetadata, target] {
+	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, cm *metav1.PartialObjectMetadata) []target {
+		name := cm.Annotations[api.AnnotationIssuerName]
+		if cm.Labels[api.LabelIssuerKind] != api.ClusterTrustedIssuerKind || cm.Namespace == d.OperatorNamespace || name == "" {
+			return nil
+		}
+		return []target{{name, cm.Namespace}}
+	})
+}
+
+// holderIndex finds the ConfigMaps of an issuer by its UID.
+const holderIndex = "issuer-uid"
+
+func indexHolder(o client.Object) []string {
+	if uid := o.GetLabels()[api.LabelIssuerUID]; uid != "" {
+		return []string{uid}
+	}
+	return nil
+}
+
+func indexedHolders(copies client.Reader) func(context.Context, types.UID) ([]metav1.PartialObjectMetadata, error) {
+	return func(ctx context.Context, uid types.UID) ([]metav1.PartialObjectMetadata, error) {
+		var list metav1.PartialObjectMetadataList
+		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
+		err := copies.List(ctx, &list, client.MatchingFields{holderIndex: string(uid)})
+		return list.Items, err
+	}
+}

@@ -6,7 +6,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# A path of your own with etcd, kube-apiserver and kubectl is used as it is.
+# A path of your own with etcd, kube-apiserver, kube-controller-manager and kubectl is
+# used as it is.
 ifeq ($(origin KUBEBUILDER_ASSETS),undefined)
 export KUBEBUILDER_ASSETS := $(CURDIR)/bin/controlplane
 CONTROLPLANE := controlplane
@@ -28,7 +29,7 @@ help: ## Show this text.
 		/^##@/ { print "\n" substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "KUBEBUILDER_ASSETS=DIR   use the etcd, kube-apiserver and kubectl found there"
+	@echo "KUBEBUILDER_ASSETS=DIR   use the etcd, kube-apiserver, kubectl … found there"
 
 .PHONY: demo
 demo: build $(CONTROLPLANE) ## See it work on a real Kubernetes API, narrated. KEEP=1 leaves it running.
@@ -43,7 +44,7 @@ build: ## Build bin/manager.
 	@CGO_ENABLED=0 go build -trimpath -o bin/manager ./cmd/manager
 
 .PHONY: controlplane
-controlplane: ## Build etcd, kube-apiserver and kubectl (once, about seven minutes).
+controlplane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (once, about nine minutes).
 	@bash test/controlplane/build.sh bin/controlplane
 
 .PHONY: generate

@@ -16,6 +16,7 @@ import (
 	"github.com/go-logr/logr/testr"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -62,6 +63,8 @@ type stage struct {
 	key    *testissuer.Key
 	http   *http.Client
 	at     string // the verifier's address
+	// kubeconfig is the administrator's.
+	kubeconfig string
 	// authority issues its certificate, and those of TokenReview's clients.
 	authority *harness.Authority
 	file      func(name string, content []byte) string
@@ -148,7 +151,7 @@ func newStage(t *testing.T) *stage {
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { _ = env.Stop() })
 	scheme := runtime.NewScheme()
-	g.Expect(errors.Join(clientgoscheme.AddToScheme(scheme), api.AddToScheme(scheme))).To(Succeed())
+	g.Expect(errors.Join(clientgoscheme.AddToScheme(scheme), apiextensionsv1.AddToScheme(scheme), api.AddToScheme(scheme))).To(Succeed())
 	s := &stage{WithT: g, ctx: context.Background(), key: testissuer.NewKey("k1", "ES256")}
 	s.api, err = client.New(cfg, client.Options{Scheme: scheme})
 	g.Expect(err).NotTo(HaveOccurred())
@@ -166,7 +169,8 @@ func newStage(t *testing.T) *stage {
 		return path
 	}
 	file := s.file
-	t.Setenv("KUBECONFIG", file("kubeconfig", env.KubeConfig))
+	s.kubeconfig = file("kubeconfig", env.KubeConfig)
+	t.Setenv("KUBECONFIG", s.kubeconfig)
 	ca, err := harness.NewAuthority("test")
 	g.Expect(err).NotTo(HaveOccurred())
 	s.authority = ca

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the test control plane (etcd, kube-apiserver, kubectl) from its Go
-# modules into the folder given, once: a stamp of the module's lock file and of
+# Builds the test control plane (etcd, kubectl, kube-apiserver,
+# kube-controller-manager) from its Go modules into the folder given, once: a stamp of the module's lock file and of
 # this script says whether what is there is still right.
 #
 #   build.sh DIR
@@ -15,7 +15,7 @@ fi
 
 version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
 echo "==> The test control plane (Kubernetes $version) goes into $out"
-echo "    Once only: about seven minutes on two cores, kept afterwards."
+echo "    Once only: about nine minutes on two cores, kept afterwards."
 export CGO_ENABLED=0
 pkg=k8s.io/component-base/version
 minor=${version#v*.}
@@ -25,9 +25,10 @@ ldflags+=" -X $pkg.gitMajor=$(cut -d. -f1 <<< "${version#v}") -X $pkg.gitMinor=$
 n=0
 build() { # name, package
   n=$((n + 1))
-  ../../hack/progress.sh "[$n/3] $1" go build -trimpath -ldflags "$ldflags" -o "$out/$1" "$2"
+  ../../hack/progress.sh "[$n/4] $1" go build -trimpath -ldflags "$ldflags" -o "$out/$1" "$2"
 }
 build etcd ./etcd
 build kubectl k8s.io/kubernetes/cmd/kubectl
 build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+build kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
 echo "$stamp" > "$out/.stamp"

@@ -31,7 +31,7 @@ func Root() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-// Assets is the folder with etcd, kube-apiserver and kubectl.
+// Assets is the folder with etcd, kube-apiserver, kubectl and, for some tests, kube-controller-manager.
 func Assets() string {
 	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
 		return dir

@@ -1,4 +1,5 @@
-// manager.go runs the manager's binary as a process.
+// manager.go runs the manager's binary, and Kubernetes' own controllers, as
+// processes.
 
 package harness
 
@@ -11,11 +12,13 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// Manager is a running manager.
+// Manager is a running process.
 type Manager struct {
 	// Name is for people, and LogPath the file with its log.
 	Name, LogPath string
@@ -32,23 +35,14 @@ func StartManager(ctx context.Context, binary, name, logPath string, args ...str
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{Name: name, LogPath: logPath, exited: make(chan struct{})}
-	if m.log, err = os.Create(logPath); err != nil { //nolint:gosec // a path of ours
-		return nil, err
-	}
-	m.cmd = exec.Command(binary, append(args, //nolint:gosec // the binary that make built
+	m, err := start(name, logPath, binary, append(args,
 		"--operator-namespace", OperatorNamespace,
 		"--egress-allow-cidr", "127.0.0.0/8",
 		"--health-probe-bind-address", probes,
 	)...)
-	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
-	if err := m.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the manager (make build makes it): %w", errors.Join(err, m.log.Close()))
+	if err != nil {
+		return nil, fmt.Errorf("starting the manager (make build makes it): %w", err)
 	}
-	go func() {
-		_ = m.cmd.Wait() // its exit is what matters, not the code
-		close(m.exited)
-	}()
 	return m, Within(ctx, time.Minute, 100*time.Millisecond, name+" to become ready", func() (bool, error) {
 		if m.Ended() {
 			return false, errors.New("the manager ended")
@@ -59,6 +53,37 @@ func StartManager(ctx context.Context, binary, name, logPath string, args ...str
 		}
 		return resp.StatusCode == http.StatusOK, resp.Body.Close()
 	})
+}
+
+// StartControllers starts these of the controllers of kube-controller-manager, with
+// the rights of a kubeconfig. ErrNoAssets means that it has not been built.
+func StartControllers(kubeconfig, logPath string, controllers ...string) (*Manager, error) {
+	binary := filepath.Join(Assets(), "kube-controller-manager")
+	if _, err := os.Stat(binary); err != nil {
+		return nil, ErrNoAssets
+	}
+	return start("kube-controller-manager", logPath, binary,
+		"--kubeconfig", kubeconfig, "--controllers", strings.Join(controllers, ","),
+		"--leader-elect=false", "--secure-port=0")
+}
+
+// start runs a program that ends with Stop.
+func start(name, logPath, binary string, args ...string) (*Manager, error) {
+	m := &Manager{Name: name, LogPath: logPath, exited: make(chan struct{})}
+	var err error
+	if m.log, err = os.Create(logPath); err != nil { //nolint:gosec // a path of ours
+		return nil, err
+	}
+	m.cmd = exec.Command(binary, args...) //nolint:gosec // a binary that make built
+	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
+	if err := m.cmd.Start(); err != nil {
+		return nil, errors.Join(err, m.log.Close())
+	}
+	go func() {
+		_ = m.cmd.Wait() // its exit is what matters, not the code
+		close(m.exited)
+	}()
+	return m, nil
 }
 
 // Ended reports whether the process is gone.

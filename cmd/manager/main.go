@@ -23,6 +23,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -39,6 +40,8 @@ type options struct {
 	components        stringList
 	operatorNamespace string
 	leaderElect       bool
+	leaderElectionID  string
+	issuerSelector    string
 	servingNames      stringList
 	metricsAddress    string
 	probeAddress      string
@@ -47,6 +50,8 @@ type options struct {
 	apiAudiences      stringList
 	server            verifier.ServerOptions
 	zap               zap.Options
+	// controllers are settings of all controllers that have no flag.
+	controllers config.Controller
 }
 
 // stringList is a flag that can be given several times, or once with commas.
@@ -67,6 +72,8 @@ func (o *options) register(f *flag.FlagSet) {
 	f.Var(&o.components, "components", "What to run: controller, verifier, or both, separated by a comma. Both without it.")
 	f.StringVar(&o.operatorNamespace, "operator-namespace", namespaceFromEnvironment(), "Namespace of the authoritative snapshots and of the leader election lease. Defaults to $POD_NAMESPACE.")
 	f.BoolVar(&o.leaderElect, "leader-elect", false, "Let one replica at a time fetch keys. Needed with more than one replica.")
+	f.StringVar(&o.leaderElectionID, "leader-election-id", "jwks-trust-manager", "Name of the lease with which replicas elect the one that fetches. Controllers with different --issuer-selector need different ones.")
+	f.StringVar(&o.issuerSelector, "issuer-selector", "", "Labels of the issuer objects that this controller is for, such as shard=a, where several controllers share the work; an object that none of them selects gets no keys. Needs --components=controller, since a verifier judges tokens of all issuers.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", "0", "Address of the Prometheus metrics over HTTP, such as :8080; 0 turns them off.")
 	f.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
@@ -105,7 +112,12 @@ func (o *options) check() error {
 			return fmt.Errorf("--components: %q is neither %s nor %s", c, componentController, componentVerifier)
 		}
 	}
+	if _, err := labels.Parse(o.issuerSelector); err != nil {
+		return fmt.Errorf("--issuer-selector: %w", err)
+	}
 	switch {
+	case o.issuerSelector != "" && o.runs(componentVerifier):
+		return errors.New("--issuer-selector needs --components=controller: a verifier judges tokens of all issuers")
 	case o.operatorNamespace == "":
 		return errors.New("--operator-namespace is required (or set POD_NAMESPACE)")
 	case (o.server.CertFile == "") != (o.server.KeyFile == ""):
@@ -194,17 +206,26 @@ func newManager(o *options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the API server: %w", err)
 	}
+	objects := map[client.Object]cache.ByObject{
+		&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{o.operatorNamespace: {LabelSelector: ours()}}},
+	}
+	if o.issuerSelector != "" {
+		selector, err := labels.Parse(o.issuerSelector)
+		if err != nil {
+			return nil, fmt.Errorf("--issuer-selector: %w", err)
+		}
+		objects[&api.TrustedIssuer{}], objects[&api.ClusterTrustedIssuer{}] = cache.ByObject{Label: selector}, cache.ByObject{Label: selector}
+	}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:                        scheme,
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddress},
 		HealthProbeBindAddress:        o.probeAddress,
 		LeaderElection:                o.leaderElect && o.runs(componentController),
-		LeaderElectionID:              "jwks-trust-manager",
+		LeaderElectionID:              o.leaderElectionID,
 		LeaderElectionNamespace:       o.operatorNamespace,
 		LeaderElectionReleaseOnCancel: true,
-		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
-			&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{o.operatorNamespace: {LabelSelector: ours()}}},
-		}},
+		Cache:                         cache.Options{ByObject: objects},
+		Controller:                    o.controllers,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("setting up the manager: %w", err)

@@ -21,8 +21,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
@@ -39,6 +41,8 @@ func TestCommandLine(t *testing.T) {
 		"a certificate without its key": {[]string{"--operator-namespace=x", "--tls-cert-file=a"}, "go together"},
 		"TokenReview without HTTPS":     {[]string{"--operator-namespace=x", "--tokenreview-client-ca-file=a"}, "needs --tls-cert-file"},
 		"a component that is none":      {[]string{"--operator-namespace=x", "--components=controller,webhook"}, `"webhook" is neither`},
+		"a selector that is none":       {[]string{"--operator-namespace=x", "--components=controller", "--issuer-selector=a in b"}, "--issuer-selector"},
+		"a part of the issuers, judged": {[]string{"--operator-namespace=x", "--issuer-selector=a=b"}, "needs --components=controller"},
 		"ext_authz without TLS":         {[]string{"--operator-namespace=x", "--ext-authz-bind-address=:1"}, "needs --tls-cert-file"},
 		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
 		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--egress-proxy=://"}, "--egress-proxy"},
@@ -143,7 +147,7 @@ func TestManager(t *testing.T) {
 
 // newStage starts a control plane, an issuer and the manager, and stops them at
 // the end of the test.
-func newStage(t *testing.T) *stage {
+func newStage(t *testing.T, edits ...func(*options)) *stage {
 	g := NewWithT(t)
 	env, err := harness.NewControlPlane(true, nil)
 	g.Expect(err).NotTo(HaveOccurred())
@@ -181,12 +185,23 @@ func newStage(t *testing.T) *stage {
 	s.at, err = harness.FreeAddress()
 	g.Expect(err).NotTo(HaveOccurred())
 
-	o := &options{operatorNamespace: harness.OperatorNamespace, metricsAddress: "0", probeAddress: "0", egressAllow: stringList{"127.0.0.0/8"}}
+	o := newOptions()
 	o.server.MirrorURL = "https://" + s.at
 	o.server.Address, o.server.CertFile, o.server.KeyFile = s.at, file("tls.crt", cert), file("tls.key", key)
 	o.server.ClientCAFile, o.apiAudiences = file("clients.crt", ca.PEM()), stringList{apiAudience}
+	for _, edit := range edits {
+		edit(o)
+	}
 	s.run(t, o)
 	return s
+}
+
+// newOptions are those of a manager among others in the same process.
+func newOptions() *options {
+	return &options{
+		operatorNamespace: harness.OperatorNamespace, metricsAddress: "0", probeAddress: "0", egressAllow: stringList{"127.0.0.0/8"},
+		controllers: config.Controller{SkipNameValidation: ptr.To(true)},
+	}
 }
 
 // run runs the manager until the end of the test, where it must end cleanly.

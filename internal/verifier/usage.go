@@ -170,9 +170,6 @@ type usageReporter struct {
 
 // SetupUsage lets the use of keys be seen: in metrics, and in the issuers' status.
 func SetupUsage(mgr manager.Manager, store *Store, log logr.Logger) error {
-	if err := metrics.Registry.Register(usageCollector{store}); err != nil {
-		return fmt.Errorf("registering the metrics of keys: %w", err)
-	}
 	return mgr.Add(&usageReporter{store: store, client: mgr.GetClient(), log: log})
 }
 
@@ -181,6 +178,11 @@ func (*usageReporter) NeedLeaderElection() bool { return false }
 
 // Start reports until the context ends.
 func (r *usageReporter) Start(ctx context.Context) error {
+	collector := usageCollector{r.store}
+	if err := metrics.Registry.Register(collector); err != nil {
+		return fmt.Errorf("registering the metrics of keys: %w", err)
+	}
+	defer metrics.Registry.Unregister(collector)
 	// Replicas that start together do not report together.
 	timer := time.NewTimer(rand.N(usageTick)) //nolint:gosec // spreads load, guards nothing
 	defer timer.Stop()

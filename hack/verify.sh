@@ -21,7 +21,7 @@ fi
   while IFS= read -r line; do echo "    $line"; done <<< "$dirty"
   echo
   git --no-pager diff --stat
-  git --no-pager diff --unified=1 | head -n 100
+  git --no-pager diff --unified=1 | awk 'NR <= 100' # reads on, so that git is not cut off
   echo
   echo "What make verify has just changed (generated, formatted, tidied) is right as it"
   echo "stands: look at it with 'git diff', then commit it. New files (??) are either to"

@@ -116,20 +116,3 @@ func (p *pair) renewal(before time.Duration, now time.Time) bool {
 func (p *pair) serves(names []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(p.parsed.DNSNames)), slices.Sorted(slices.Values(names)))
 }
-
-// bundle are the authorities that clients shall trust: this one, and those of
-// before that are still good, because certificates of theirs are in use.
-func bundle(current *pair, before []byte, now time.Time) []byte {
-	out := slices.Clone(current.certificate)
-	for rest := before; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return out
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil || !c.IsCA || now.After(c.NotAfter) || c.Equal(current.parsed) {
-			continue
-		}
-		out = append(out, pem.EncodeToMemory(block)...)
-	}
-}

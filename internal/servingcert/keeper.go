@@ -87,11 +87,11 @@ func (k *Keeper) Keep(ctx context.Context) error {
 		return nil
 	}
 	now := k.Clock.Now()
-	authority, signer, err := k.authority(ctx, now)
+	known, signer, err := k.authorities(ctx, now)
 	if err != nil {
 		return err
 	}
-	trusted, err := k.publish(ctx, authority, now)
+	trusted, err := k.publish(ctx, known)
 	if err != nil {
 		return err
 	}
@@ -109,10 +109,11 @@ func (k *Keeper) Keep(ctx context.Context) error {
 	return nil
 }
 
-// authority is the newest authority, made where there is none that is good for long
-// enough, and the one that signs now: clients have a while to learn of another one
+// authorities are the newest authority, made where there is none that is good for
+// long enough, and the one before it, whose certificates may still be in use; and
+// the one of them that signs now: clients have a while to learn of another one
 // before it does.
-func (k *Keeper) authority(ctx context.Context, now time.Time) (newest, signer *pair, err error) {
+func (k *Keeper) authorities(ctx context.Context, now time.Time) (known []*pair, signer *pair, err error) {
 	stored, err := k.secret(ctx, AuthorityName)
 	if err != nil {
 		return nil, nil, err
@@ -121,38 +122,48 @@ func (k *Keeper) authority(ctx context.Context, now time.Time) (newest, signer *
 		return nil, nil, fmt.Errorf("the Secret %s/%s was not made by this program: rename it, or give the verifier a certificate in %s", k.Namespace, AuthorityName, SecretName)
 	}
 	current, err := pairOf(stored)
-	usable := err == nil && current.parsed.IsCA
+	usable := err == nil && current.parsed.IsCA && now.Before(current.parsed.NotAfter)
 	if usable && !current.renewal(authorityRenewal, now) {
 		previous, err := parsePair(stored.Data[keyPrevious], stored.Data[keyPreviousKey])
-		fresh := now.Before(current.parsed.NotBefore.Add(announcement))
-		if err == nil && fresh && !previous.renewal(certificateLife, now) {
-			return current, previous, nil
+		if err != nil || !now.Before(previous.parsed.NotAfter) {
+			return []*pair{current}, current, nil
 		}
-		return current, current, nil
+		signer = current
+		if fresh := now.Before(current.parsed.NotBefore.Add(announcement)); fresh && !previous.renewal(certificateLife, now) {
+			signer = previous
+		}
+		return []*pair{current, previous}, signer, nil
 	}
 	next, err := newAuthority(now)
 	if err != nil {
 		return nil, nil, err
 	}
 	k.Log.Info("Made an authority for the serving certificate", "secret", AuthorityName, "expires", next.parsed.NotAfter)
-	signer = next
+	known, signer = []*pair{next}, next
 	extra := map[string][]byte{}
-	if usable && !current.renewal(certificateLife, now) {
-		signer = current
+	if usable {
+		known = append(known, current)
 		extra[keyPrevious], extra[keyPreviousKey] = current.certificate, current.key
+		if !current.renewal(certificateLife, now) {
+			signer = current
+		}
 	}
-	return next, signer, k.store(ctx, stored, AuthorityName, next, extra)
+	return known, signer, k.store(ctx, stored, AuthorityName, next, extra)
 }
 
 // publish puts the authorities' certificates into the ConfigMap, and returns them.
-func (k *Keeper) publish(ctx context.Context, authority *pair, now time.Time) ([]byte, error) {
+// What else it held goes: whoever may write ConfigMaps shall not name authorities.
+func (k *Keeper) publish(ctx context.Context, known []*pair) ([]byte, error) {
 	cm := &corev1.ConfigMap{}
 	err := k.Reader.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: AuthorityName}, cm)
 	missing := apierrors.IsNotFound(err)
 	if err != nil && !missing {
 		return nil, fmt.Errorf("reading ConfigMap %s: %w", AuthorityName, err)
 	}
-	content := bundle(authority, []byte(cm.Data[keyAuthority]), now)
+	var content []byte
+	for _, authority := range known {
+		content = append(content, authority.certificate...)
+	}
 	if cm.Data[keyAuthority] == string(content) {
 		return content, nil
 	}

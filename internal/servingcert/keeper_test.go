@@ -147,6 +147,25 @@ func TestWhatIsWrongIsMended(t *testing.T) {
 	}
 }
 
+// Whoever may write ConfigMaps must not be able to name an authority that clients
+// trust: one that this program did not make goes at the next look.
+func TestAnAuthorityThatSomebodyAddedGoes(t *testing.T) {
+	s := newScene(t)
+	s.keep()
+	theirs, err := newAuthority(start)
+	s.Expect(err).NotTo(HaveOccurred())
+	cm := &corev1.ConfigMap{}
+	key := client.ObjectKey{Namespace: "ns", Name: AuthorityName}
+	s.Expect(s.server.Get(s.ctx, key, cm)).To(Succeed())
+	ours := cm.Data["ca.crt"]
+	cm.Data["ca.crt"] = ours + string(theirs.certificate)
+	s.Expect(s.server.Update(s.ctx, cm)).To(Succeed())
+	s.keep()
+	s.Expect(s.server.Get(s.ctx, key, cm)).To(Succeed())
+	s.Expect(cm.Data["ca.crt"]).To(Equal(ours))
+	s.trusts()
+}
+
 func (s *scene) change(name, key, value string) {
 	secret := s.secret(name)
 	secret.Data[key] = []byte(value)

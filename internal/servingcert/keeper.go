@@ -124,8 +124,8 @@ func (k *Keeper) authorities(ctx context.Context, now time.Time) (known []*pair,
 	current, err := pairOf(stored)
 	usable := err == nil && current.parsed.IsCA && now.Before(current.parsed.NotAfter)
 	if usable && !current.renewal(authorityRenewal, now) {
-		previous, err := parsePair(stored.Data[keyPrevious], stored.Data[keyPreviousKey])
-		if err != nil || !now.Before(previous.parsed.NotAfter) {
+		previous := former(stored, now)
+		if previous == nil {
 			return []*pair{current}, current, nil
 		}
 		signer = current
@@ -149,6 +149,15 @@ func (k *Keeper) authorities(ctx context.Context, now time.Time) (known []*pair,
 		}
 	}
 	return known, signer, k.store(ctx, stored, AuthorityName, next, extra)
+}
+
+// former is the authority before the one of today; nil without one that is good.
+func former(stored *corev1.Secret, now time.Time) *pair {
+	p, err := parsePair(stored.Data[keyPrevious], stored.Data[keyPreviousKey])
+	if err != nil || !now.Before(p.parsed.NotAfter) {
+		return nil
+	}
+	return p
 }
 
 // publish puts the authorities' certificates into the ConfigMap, and returns them.

@@ -20,9 +20,10 @@ import (
 )
 
 // dialGRPC connects to the gRPC side of a running server, as Envoy does.
-func (r *running) dialGRPC(t *testing.T) *grpc.ClientConn {
+func (r *running) dialGRPC(t *testing.T, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
-	connection, err := grpc.NewClient(r.ExtAuthzAddr(), grpc.WithTransportCredentials(credentials.NewTLS(r.clientTLS())))
+	options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(r.clientTLS())))
+	connection, err := grpc.NewClient(r.ExtAuthzAddr(), options...)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { _ = connection.Close() })
 	return connection

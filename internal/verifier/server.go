@@ -40,8 +40,8 @@ const (
 	// idleTimeout is longer than that of the usual clients, so that it is they
 	// who close idle connections: closing here could cross with a request.
 	idleTimeout = 2 * time.Minute
-	// shutdownTimeout is how long requests may take after the end was announced.
-	// It is shorter than the manager's own patience.
+	// shutdownTimeout is how long requests may take after clients have had the time
+	// to go. Both together are shorter than the manager's own patience.
 	shutdownTimeout = 20 * time.Second
 )
 
@@ -93,6 +93,8 @@ type Server struct {
 	mirror      *mirror
 	certificate *certwatcher.CertWatcher
 	tls         *tlsConfig
+	// drain is how long clients have to go.
+	drain time.Duration
 
 	address, httpAddress, extAuthzAddress atomic.Value
 }
@@ -130,7 +132,7 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 		return nil, err
 	}
 	s := &Server{
-		options: o, log: log,
+		options: o, log: log, drain: drainTimeout,
 		mirror:      &mirror{issuers: store, now: store.now, url: o.MirrorURL},
 		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), cache: cache, log: log.WithValues("protocol", protocolForwardAuth)},
 	}
@@ -221,8 +223,8 @@ func (s *Server) safely(next http.Handler) http.Handler {
 	})
 }
 
-// Start listens and serves until the context ends; then it takes no more
-// connections, and returns when every request has been answered, or after 20 s.
+// Start listens and serves until the context ends; then it lets clients go, takes no
+// more connections, and returns when every request has been answered, or after 23 s.
 func (s *Server) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -296,7 +298,9 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, address strin
 	if err != nil {
 		return fmt.Errorf("opening the verifier's listener: %w", err)
 	}
-	server := s.httpServer(handler)
+	clients := &drain{}
+	server := s.httpServer(clients.handler(handler))
+	server.ConnState = clients.count
 	scheme := "http"
 	if config != nil {
 		listener, scheme = tls.NewListener(listener, config), "https"
@@ -311,6 +315,7 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, address strin
 	})
 	group.Go(func() error {
 		<-ctx.Done()
+		clients.wait(s.drain)
 		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 		defer cancel()
 		if err := server.Shutdown(deadline); err != nil {

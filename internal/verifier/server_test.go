@@ -23,11 +23,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 )
 
 // authority signs certificates.
@@ -168,6 +172,7 @@ func (r *running) reviewStatus(client *http.Client) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	_, _ = io.Copy(io.Discard, response.Body) // so that the connection can be used again
 	return response.StatusCode, response.Body.Close()
 }
 
@@ -356,6 +361,7 @@ func TestServerShutsDownGracefully(t *testing.T) {
 	g := NewWithT(t)
 	entered, finish := make(chan struct{}), make(chan struct{})
 	r := run(t, newStore(), func(s *Server) {
+		s.drain = 50 * time.Millisecond
 		s.forwardAuth.issuers = fakeIssuers{true, func() (*Issuer, bool) {
 			close(entered)
 			<-finish
@@ -452,4 +458,100 @@ func TestQuotedValuesForTheLog(t *testing.T) {
 	g := NewWithT(t)
 	g.Expect(quoted("a\n\u202eb")).To(Equal(`"a\n\u202eb"`))
 	g.Expect(quoted(strings.Repeat("x", 1000))).To(Equal(`"` + strings.Repeat("x", maxLogged) + `"`))
+}
+
+// errGone is what a client gets that looks for the server when its address is no longer
+// given out.
+var errGone = errors.New("the server is no longer to be found")
+
+// THREATS 64: clients with connections that stay open go on asking while the server
+// ends. Whoever has sent a question gets an answer; the next one goes elsewhere.
+func TestServerDropsNothingUnderLoad(t *testing.T) {
+	g := NewWithT(t)
+	r := run(t, ordersStore(t), withExtAuthz)
+	var gone atomic.Bool
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		if gone.Load() {
+			return nil, errGone
+		}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	}
+	certificate := r.clients.client(t)
+	var answered [3]atomic.Int64
+	var clients errgroup.Group
+	for i := range 18 {
+		ask := []func() error{r.reviewer(dial, certificate), r.forwarder(dial), r.checker(t, dial)}[i%3]
+		clients.Go(func() error {
+			for n := 0; ; n++ {
+				switch err := ask(); {
+				case err != nil && strings.Contains(err.Error(), errGone.Error()): // gRPC makes a text of it
+					return nil
+				case err != nil:
+					return fmt.Errorf("after %d requests: %w", n, err)
+				}
+				answered[i%3].Add(1)
+			}
+		})
+	}
+	for i := range answered {
+		g.Eventually(answered[i].Load, 20*time.Second).Should(BeNumerically(">", 200))
+	}
+	gone.Store(true)
+	r.stop()
+	g.Expect(clients.Wait()).To(Succeed())
+	g.Eventually(r.finished, 10*time.Second).Should(Receive(BeNil()))
+}
+
+type dialer func(ctx context.Context, address string) (net.Conn, error)
+
+// keeping is a client that keeps its connection open.
+func (r *running) keeping(dial dialer, certificates ...tls.Certificate) *http.Client {
+	client := r.client(certificates...)
+	client.Transport = &http.Transport{
+		TLSClientConfig: client.Transport.(*http.Transport).TLSClientConfig, //nolint:forcetypeassert // see client
+		DialContext:     func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
+	}
+	return client
+}
+
+// reviewer asks for reviews, as the API server does.
+func (r *running) reviewer(dial dialer, certificate tls.Certificate) func() error {
+	client := r.keeping(dial, certificate)
+	return func() error {
+		status, err := r.reviewStatus(client)
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("a review was answered with %d", status)
+		}
+		return err
+	}
+}
+
+// forwarder asks as a proxy does.
+func (r *running) forwarder(dial dialer) func() error {
+	client := r.keeping(dial)
+	return func() error {
+		request := authorized("https://"+r.Addr()+clusterPath, ec("a").Sign(claims(nil)))
+		request.RequestURI = ""
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("a proxy was answered with %d", response.StatusCode)
+		}
+		return response.Body.Close()
+	}
+}
+
+// checker asks as Envoy does.
+func (r *running) checker(t *testing.T, dial dialer) func() error {
+	client := authv3.NewAuthorizationClient(r.dialGRPC(t, grpc.WithContextDialer(dial)))
+	return func() error {
+		request := checkRequest("cluster/main", map[string]string{"authorization": "Bearer " + ec("a").Sign(claims(nil))})
+		answer, err := client.Check(context.Background(), request)
+		if err == nil && answer.GetOkResponse() == nil {
+			err = fmt.Errorf("Envoy was answered with %v", answer)
+		}
+		return err
+	}
 }

@@ -10,8 +10,8 @@ package verifier
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -36,44 +36,29 @@ type accepted struct {
 	members    jose.Object
 	thumbprint string
 
-	// What the issuer's policy makes of the claims is computed when it is first
-	// asked for.
-	identified  sync.Once
-	who         *user
-	notAUser    *policy.Refusal
-	headed      sync.Once
-	headerTexts []string
-	noHeaders   *policy.Refusal
-}
+	// reply is what TokenReview answered; nil where it was not asked.
+	reply []byte
 
-// user is a user of the Kubernetes API, and the JSON of it, which is most of the
-// work of an answer.
-type user struct {
-	authenticationv1.UserInfo
-
-	json []byte
+	// The headers for a proxy are made when they are first asked for.
+	headed    sync.Once
+	proxied   []proxyHeader
+	noHeaders *policy.Refusal
 }
 
 // user is the user of the Kubernetes API.
-func (a *accepted) user() (*user, *policy.Refusal) {
-	a.identified.Do(func() {
-		var info authenticationv1.UserInfo
-		if info, a.notAUser = a.policy.Evaluate(a.members).User(); a.notAUser != nil {
-			return
-		}
-		text, err := json.Marshal(info)
-		if err != nil { // strings alone
-			panic(err)
-		}
-		a.who = &user{info, text}
-	})
-	return a.who, a.notAUser
+func (a *accepted) user() (authenticationv1.UserInfo, *policy.Refusal) {
+	return a.policy.Evaluate(a.members).User()
 }
 
-// headers are the values of the policy's headers.
-func (a *accepted) headers() ([]string, *policy.Refusal) {
-	a.headed.Do(func() { a.headerTexts, a.noHeaders = a.policy.Evaluate(a.members).HeaderValues() })
-	return a.headerTexts, a.noHeaders
+// headers are those for a proxy.
+func (a *accepted) headers() ([]proxyHeader, *policy.Refusal) {
+	a.headed.Do(func() {
+		// What stands if it panics: without a refusal, a proxy would pass on what the
+		// client has sent in place of headers of ours.
+		a.noHeaders = &policy.Refusal{Reason: policy.NotHeaderSafe}
+		a.proxied, a.noHeaders = a.makeHeaders()
+	})
+	return a.proxied, a.noHeaders
 }
 
 // accept is the record of a candidate whose checks have all been passed.
@@ -98,21 +83,24 @@ func (i *Issuer) trustOf(before *Issuer) *trust {
 	return &trust{}
 }
 
-// tokenCache finds accepted tokens by their SHA-256. It does not keep the tokens
+// tokenCache finds accepted tokens by their names. It does not keep the tokens
 // themselves. A nil one is always empty.
 type tokenCache struct {
-	tokens *otter.Cache[[sha256.Size]byte, *accepted]
+	tokens *otter.Cache[tokenName, *accepted]
 }
+
+// tokenName is the SHA-256 of a token, or of the whole review that asks about it.
+type tokenName [sha256.Size]byte
 
 // newTokenCache makes a cache of that many bytes; nil for 0.
 func newTokenCache(size uint64, now func() time.Time) (*tokenCache, error) {
 	if size == 0 {
 		return nil, nil //nolint:nilnil // a nil cache is one that is always empty
 	}
-	tokens, err := otter.New(&otter.Options[[sha256.Size]byte, *accepted]{
+	tokens, err := otter.New(&otter.Options[tokenName, *accepted]{
 		MaximumWeight: size,
-		Weigher:       func(_ [sha256.Size]byte, a *accepted) uint32 { return a.weight() },
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[[sha256.Size]byte, *accepted]) time.Duration {
+		Weigher:       func(_ tokenName, a *accepted) uint32 { return a.weight() },
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[tokenName, *accepted]) time.Duration {
 			return max(time.Second, e.Value.claims.ExpiresAt.Sub(now()))
 		}),
 	})
@@ -123,17 +111,22 @@ func newTokenCache(size uint64, now func() time.Time) (*tokenCache, error) {
 }
 
 // acceptedOverhead is about what a remembered token takes besides its claims, in
-// bytes.
-const acceptedOverhead = 900
+// bytes, and memberOverhead each of the claims.
+const acceptedOverhead, memberOverhead = 900, 48
 
-// weight is about how many bytes a token takes: its claims, and what is made of
+// weight is about how many bytes a token takes: its claims, and what was made of
 // them.
 func (a *accepted) weight() uint32 {
-	return acceptedOverhead + 2*uint32(min(a.claims.size, jose.MaxTokenSize)) //nolint:gosec // a length
+	made := len(a.reply)
+	for _, h := range a.proxied {
+		made += len(h.value[0])
+	}
+	size := acceptedOverhead + 2*a.claims.size + memberOverhead*a.members.Len() + made
+	return uint32(min(size, math.MaxInt32)) //nolint:gosec // a length
 }
 
-// nameOf is the SHA-256 of a token, without memory of its own for most.
-func nameOf(token string) [sha256.Size]byte {
+// nameOf is the name of a token, without memory of its own for most.
+func nameOf(token string) tokenName {
 	var usual [2048]byte
 	if len(token) > len(usual) {
 		return sha256.Sum256([]byte(token))
@@ -142,18 +135,18 @@ func nameOf(token string) [sha256.Size]byte {
 }
 
 // get is the token if it was accepted before.
-func (c *tokenCache) get(token string) *accepted {
-	if c == nil || len(token) > jose.MaxTokenSize {
+func (c *tokenCache) get(name tokenName) *accepted {
+	if c == nil {
 		return nil
 	}
-	a, _ := c.tokens.GetIfPresent(nameOf(token))
+	a, _ := c.tokens.GetIfPresent(name)
 	return a
 }
 
 // put remembers a token that was accepted.
-func (c *tokenCache) put(token string, v Verdict) {
+func (c *tokenCache) put(name tokenName, v Verdict) {
 	if c != nil && v.Outcome == Accept && v.accepted != nil {
-		c.tokens.Set(nameOf(token), v.accepted)
+		c.tokens.Set(name, v.accepted)
 	}
 }
 

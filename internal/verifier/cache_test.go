@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -56,7 +57,7 @@ func TestATokenSeenBeforeIsJudgedByWhatHoldsNow(t *testing.T) {
 			h := &forwardAuth{now: func() time.Time { return now }, cache: cache}
 			v, _ := h.verify(t.Context(), token, before)
 			g.Expect(v.Reason).To(Equal(Accepted))
-			g.Expect(cache.get(token)).NotTo(BeNil())
+			g.Expect(cache.get(nameOf(token))).NotTo(BeNil())
 
 			published := set
 			if test.rotated {
@@ -72,6 +73,105 @@ func TestATokenSeenBeforeIsJudgedByWhatHoldsNow(t *testing.T) {
 			g.Expect(fresh.Reason).To(Equal(test.want))
 		})
 	}
+}
+
+// TestAReviewSeenBeforeIsAnsweredByWhatHoldsNow is the same for TokenReview, where the
+// whole answer is remembered: the same question, to the byte, may get another one.
+func TestAReviewSeenBeforeIsAnsweredByWhatHoldsNow(t *testing.T) {
+	set := keySet(t, ec("a"))
+	authenticates := func(ka *api.KubernetesAuthentication) edit {
+		return func(c *api.ClusterTrustedIssuer) { c.Spec.KubernetesAuthentication = ka }
+	}
+	put := func(edits ...edit) func(*testing.T, *Store) {
+		return func(t *testing.T, s *Store) {
+			s.put(t, cluster(append([]edit{publishes(set, start)}, edits...)...), set)
+		}
+	}
+	older := func(age time.Duration, prefix string) edit {
+		return func(c *api.ClusterTrustedIssuer) {
+			c.Name, c.UID, c.CreationTimestamp = "another", "another", metav1.NewTime(start.Add(-age))
+			c.Spec.KubernetesAuthentication.UsernamePrefix = prefix
+		}
+	}
+	for name, test := range map[string]struct {
+		change func(*testing.T, *Store)
+		after  time.Duration
+		user   string // empty: a definite no
+	}{
+		"nothing":                     {func(*testing.T, *Store) {}, 0, "ext:alice"},
+		"its status is renewed":       {put(publishes(set, start.Add(time.Second))), time.Minute, "ext:alice"},
+		"it expires":                  {func(*testing.T, *Store) {}, 11*time.Minute + time.Second, ""},
+		"another prefix":              {put(authenticates(&api.KubernetesAuthentication{UsernamePrefix: "other:"})), 0, "other:alice"},
+		"another name":                {put(authenticates(&api.KubernetesAuthentication{UsernamePrefix: "ext:", ClaimMappings: &api.ClaimMappings{Username: &api.ClaimOrExpression{Expression: "'bob'"}}})), 0, "ext:bob"},
+		"a rule it breaks":            {put(authenticates(&api.KubernetesAuthentication{UsernamePrefix: "ext:", UserValidationRules: []api.UserValidationRule{{Expression: "user.uid == 'x'"}}})), 0, ""},
+		"it no longer authenticates":  {put(authenticates(nil)), 0, ""},
+		"its key is revoked":          {put(func(c *api.ClusterTrustedIssuer) { c.Spec.RevokedKeys = []string{"a"} }), 0, ""},
+		"its key is exposed":          {put(compromised(set, "a")), 0, ""},
+		"the issuer's other audience": {put(func(c *api.ClusterTrustedIssuer) { c.Spec.Audiences = []string{"x"} }), 0, ""},
+		"the object is gone":          {func(_ *testing.T, s *Store) { s.deleteIssuer(cluster()) }, 0, ""},
+		"another of that name": {func(t *testing.T, s *Store) {
+			s.deleteIssuer(cluster())
+			put(func(c *api.ClusterTrustedIssuer) { c.UID = "next" })(t, s)
+		}, 0, "ext:alice"},
+		"an older object for the same":  {put(older(2*time.Hour, "older:")), 0, "older:alice"},
+		"a younger object for the same": {put(older(0, "younger:")), 0, "ext:alice"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			now, s := start, newStore()
+			put()(t, s)
+			h := newTokenReview(s, "https://kubernetes.default.svc")
+			h.now = func() time.Time { return now }
+			var err error
+			h.cache, err = newTokenCache(1<<20, h.now)
+			g.Expect(err).NotTo(HaveOccurred())
+			url, token := asAPIServer(t, h), ec("a").Sign(claims(nil))
+			g.Expect(review(t, url, token, audience, "x").User.Username).To(Equal("ext:alice"))
+			g.Expect(h.cache.tokens.EstimatedSize()).To(Equal(1))
+
+			test.change(t, s)
+			now = start.Add(test.after)
+			status := review(t, url, token, audience, "x")
+			g.Expect(status.User.Username).To(Equal(test.user))
+			if test.user == "" {
+				g.Expect(status).To(Equal(definiteNo))
+			} else {
+				g.Expect(status.Audiences).To(Equal([]string{audience}))
+			}
+		})
+	}
+}
+
+// The same token in another question is another question.
+func TestAReviewSeenBeforeIsThatReviewAlone(t *testing.T) {
+	g := NewWithT(t)
+	h := newTokenReview(ordersStore(t))
+	cache, err := newTokenCache(1<<20, h.now)
+	g.Expect(err).NotTo(HaveOccurred())
+	h.cache = cache
+	url, token := asAPIServer(t, h), ec("a").Sign(claims(map[string]any{"aud": []string{audience, "y"}}))
+	for range 2 {
+		g.Expect(review(t, url, token, audience).Audiences).To(Equal([]string{audience}))
+		g.Expect(review(t, url, token, "y", audience).Audiences).To(Equal([]string{"y", audience}))
+		g.Expect(review(t, url, token, "z")).To(Equal(definiteNo))
+		g.Expect(review(t, url, token).Audiences).To(BeEmpty())
+		g.Expect(review(t, url, tamper(token), audience)).To(Equal(definiteNo))
+		for _, version := range []string{v1, v1beta1} {
+			_, body := post(t, url, "application/json", bytes.NewReader(reviewBody(version, token)))
+			g.Expect(string(body)).To(ContainSubstring(`"apiVersion":"` + version + `"`))
+		}
+	}
+	g.Expect(h.gate.used.Load()).To(BeZero(), "every one has given its place back")
+}
+
+// A panic in the making of the headers must not leave a token that is accepted
+// without them: the client's own would stand in their place.
+func TestHeadersThatPanickedAreNotLeftOut(t *testing.T) {
+	g := NewWithT(t)
+	broken := &accepted{claims: Claims{Subject: subject, Issuer: issuerName}} // without a policy
+	v := Verdict{Outcome: Accept, Reason: Accepted, Claims: &broken.claims, accepted: broken}
+	g.Expect(func() { v.forProxy() }).To(Panic())
+	g.Expect(v.forProxy().Outcome).To(Equal(Refuse), "also when it is seen again")
 }
 
 func rule(expression string) api.VerificationSpec {
@@ -107,9 +207,9 @@ func TestRefusedTokensAreNotRemembered(t *testing.T) {
 	for _, token := range []string{"", "x", k.Sign(claims(map[string]any{"aud": "theirs"})), ec("other").Sign(claims(nil))} {
 		v, _ := h.verify(t.Context(), token, trusted(t, keySet(t, k)))
 		g.Expect(v.Outcome).NotTo(Equal(Accept))
-		g.Expect(cache.get(token)).To(BeNil())
+		g.Expect(cache.get(nameOf(token))).To(BeNil())
 	}
-	g.Expect((*tokenCache)(nil).get("x")).To(BeNil(), "without a cache nothing is remembered")
+	g.Expect((*tokenCache)(nil).get(nameOf("x"))).To(BeNil(), "without a cache nothing is remembered")
 }
 
 func TestTheCacheIsBounded(t *testing.T) {
@@ -118,7 +218,7 @@ func TestTheCacheIsBounded(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	for i := range 10_000 {
 		a := &accepted{claims: Claims{size: 1000, ExpiresAt: time.Now().Add(time.Hour)}}
-		cache.put(string(rune('a'+i%26))+time.Duration(i).String(), Verdict{Outcome: Accept, accepted: a})
+		cache.put(nameOf(time.Duration(i).String()), Verdict{Outcome: Accept, accepted: a})
 	}
 	cache.tokens.CleanUp()
 	g.Expect(cache.tokens.EstimatedSize()).To(BeNumerically("<=", 100))

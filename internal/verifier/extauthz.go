@@ -102,7 +102,7 @@ func allowed(v Verdict, sent http.Header) *authv3.CheckResponse {
 	names := map[string]bool{}
 	for _, h := range v.proxyHeaders() {
 		names[plainName(h.name)] = true
-		ok.Headers = append(ok.Headers, headerOption(h.name, h.value))
+		ok.Headers = append(ok.Headers, headerOption(h.name, h.value[0]))
 	}
 	for name := range sent {
 		if plain := plainName(name); names[plain] && plain != strings.ToLower(name) {
@@ -117,9 +117,9 @@ func allowed(v Verdict, sent http.Header) *authv3.CheckResponse {
 
 // plainName is what is left of a header's name where underscores, dots and hyphens
 // are the same, as for an application that reads headers as variables.
-func plainName(name string) string {
-	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
-}
+func plainName(name string) string { return separators.Replace(strings.ToLower(name)) }
+
+var separators = strings.NewReplacer("_", "-", ".", "-")
 
 // denied stops a request.
 func denied(v Verdict) *authv3.CheckResponse {

@@ -23,6 +23,7 @@ import (
 	"github.com/go-logr/logr"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 )
 
 // forwardAuthPrefix is where the paths begin.
@@ -76,8 +77,12 @@ func (h *forwardAuth) judge(ctx context.Context, header http.Header, object Obje
 
 // verify judges a token, unless it was accepted before.
 func (h *forwardAuth) verify(ctx context.Context, token string, issuer *Issuer) (Verdict, *Issuer) {
-	if v, ok := h.cache.get(token).again(issuer, h.now()); ok {
-		return v, issuer
+	var name tokenName
+	if h.cache != nil && len(token) <= jose.MaxTokenSize {
+		name = nameOf(token)
+		if v, ok := h.cache.get(name).again(issuer, h.now()); ok {
+			return v, issuer
+		}
 	}
 	c, malformed := decode(token)
 	if malformed != nil {
@@ -85,7 +90,10 @@ func (h *forwardAuth) verify(ctx context.Context, token string, issuer *Issuer) 
 	}
 	c.gate = h.gate
 	v, issuer := h.lookup.judge(ctx, c, issuer, h.now())
-	h.cache.put(token, v)
+	if v.Outcome == Accept {
+		_, _ = v.accepted.headers() // they take memory, which the cache counts
+		h.cache.put(name, v)
+	}
 	return v, issuer
 }
 
@@ -131,12 +139,15 @@ func isName(s string, longest int) bool {
 	return s != "" && len(s) <= longest && strings.Trim(s, "-.") == s
 }
 
+// noStore is the header's value. It must not be changed.
+var noStore = []string{"no-store"}
+
 func writeForwardAuth(w http.ResponseWriter, v Verdict) {
 	header := w.Header()
-	header.Set("Cache-Control", "no-store")
+	header["Cache-Control"] = noStore
 	if v.Outcome == Accept {
 		for _, h := range v.proxyHeaders() {
-			header.Set(h.name, h.value)
+			header[h.name] = h.value
 		}
 		w.WriteHeader(http.StatusOK)
 		return

@@ -6,6 +6,8 @@ package verifier
 import (
 	"net/http"
 	"strings"
+
+	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 )
 
 // Headers of the answers to a proxy.
@@ -66,9 +68,6 @@ func (v Verdict) forProxy() Verdict {
 	if v.Outcome != Accept {
 		return v
 	}
-	if !headerSafe(v.Claims.Subject) || !headerSafe(v.Claims.Issuer) {
-		return v.refusedFor(ClaimNotHeaderSafe)
-	}
 	if _, refusal := v.accepted.headers(); refusal != nil {
 		refused := v.refusedFor(Reason(refusal.Reason))
 		refused.Detail = refusal.Detail
@@ -77,17 +76,34 @@ func (v Verdict) forProxy() Verdict {
 	return v
 }
 
-// proxyHeader is a header for the application behind the proxy.
-type proxyHeader struct{ name, value string }
+// proxyHeader is a header for the application behind the proxy: its name, in the
+// form that package http has it, and its one value.
+type proxyHeader struct {
+	name  string
+	value []string
+}
 
-// proxyHeaders are those for an accepted token that has passed forProxy. Each one
-// is always there, so that a proxy replaces what a client has sent under its name.
-func (v Verdict) proxyHeaders() []proxyHeader {
-	headers := []proxyHeader{{HeaderSubject, v.Claims.Subject}, {HeaderIssuer, v.Claims.Issuer}}
-	values, _ := v.accepted.headers() // forProxy has seen to the rest
-	for i, value := range values {
-		headers = append(headers, proxyHeader{v.accepted.policy.Headers[i], value})
+// makeHeaders makes the headers for an accepted token. Each one is always there, so
+// that a proxy replaces what a client has sent under its name.
+func (a *accepted) makeHeaders() ([]proxyHeader, *policy.Refusal) {
+	if !headerSafe(a.claims.Subject) || !headerSafe(a.claims.Issuer) {
+		return nil, &policy.Refusal{Reason: policy.NotHeaderSafe, Detail: `"sub" or "iss"`}
 	}
+	values, refusal := a.policy.Evaluate(a.members).HeaderValues()
+	if refusal != nil {
+		return nil, refusal
+	}
+	headers := []proxyHeader{{HeaderSubject, []string{a.claims.Subject}}, {HeaderIssuer, []string{a.claims.Issuer}}}
+	for i, value := range values {
+		headers = append(headers, proxyHeader{http.CanonicalHeaderKey(a.policy.Headers[i]), []string{value}})
+	}
+	return headers, nil
+}
+
+// proxyHeaders are those for an accepted token that has passed forProxy. They must
+// not be changed.
+func (v Verdict) proxyHeaders() []proxyHeader {
+	headers, _ := v.accepted.headers() // forProxy has seen to the rest
 	return headers
 }
 

@@ -189,7 +189,7 @@ func TestTheServerRemembersTokens(t *testing.T) {
 			g.Expect(ask(t, "GET", url+path, "Bearer "+tamper(token)).StatusCode).To(Equal(http.StatusUnauthorized))
 		}
 	}
-	g.Expect(server.forwardAuth.cache.get(token)).NotTo(BeNil())
+	g.Expect(server.forwardAuth.cache.get(nameOf(token))).NotTo(BeNil())
 	g.Expect(server.Verify(t.Context(), object, token).Outcome).To(Equal(Accept))
 	g.Expect(server.Verify(t.Context(), Object{Kind: api.ClusterTrustedIssuerKind, Name: "nobody"}, token).Reason).To(Equal(UnknownIssuer))
 }

@@ -14,10 +14,11 @@
 package verifier
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"io"
 	"mime"
 	"net/http"
 	"slices"
@@ -63,7 +64,7 @@ type tokenReview struct {
 type answer struct {
 	verdict   Verdict
 	object    string
-	user      *user
+	user      *authenticationv1.UserInfo
 	audiences []string
 }
 
@@ -77,17 +78,39 @@ func (h *tokenReview) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
+	ours := true // the place in the gate, until the work has it
+	defer func() {
+		if ours {
+			h.gate.leave()
+		}
+	}()
 	deadline := time.Now().Add(tokenReviewDeadline)
-	review, status := readReview(deadline, w, r)
+	body, status := readBody(deadline, w, r)
 	if status != 0 {
-		h.gate.leave()
 		w.WriteHeader(status)
 		return
 	}
+	name := tokenName(sha256.Sum256(body))
+	if reply, ok := h.seen(name); ok {
+		writeReview(w, reply)
+		return
+	}
+	review, ok := parseReview(body)
+	if !ok {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	ours = false
 	a := h.within(r.Context(), deadline, review.spec)
 	count(protocolTokenReview, a.verdict)
 	logVerdict(h.log, a.verdict, a.object)
-	writeReview(w, review.apiVersion, a)
+	reply, err := a.review(review.apiVersion)
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	h.remember(name, a, reply)
+	writeReview(w, reply)
 }
 
 // precheck refuses what is no review by the API server, before any of it is
@@ -108,14 +131,21 @@ func precheck(w http.ResponseWriter, r *http.Request) int {
 	return 0
 }
 
-// readReview reads the body. Both versions have the same fields. It returns the
-// HTTP status of a failure, or 0.
-func readReview(deadline time.Time, w http.ResponseWriter, r *http.Request) (*question, int) {
+// readBody reads the body of a review. It returns the HTTP status of a failure, or 0.
+func readBody(deadline time.Time, w http.ResponseWriter, r *http.Request) (body []byte, status int) {
 	// Not every ResponseWriter can do this; the server's own read timeout stands in
 	// that case.
 	_ = http.NewResponseController(w).SetReadDeadline(deadline)
-	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0)+bytes.MinRead, maxReviewSize)))
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReviewSize))
+	var err error
+	switch length := r.ContentLength; {
+	case length > maxReviewSize:
+		return nil, http.StatusRequestEntityTooLarge
+	case length >= 0:
+		body = make([]byte, length)
+		_, err = io.ReadFull(r.Body, body)
+	default:
+		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxReviewSize))
+	}
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -123,11 +153,7 @@ func readReview(deadline time.Time, w http.ResponseWriter, r *http.Request) (*qu
 	case err != nil:
 		return nil, http.StatusBadRequest
 	}
-	q, ok := parseReview(body.Bytes())
-	if !ok {
-		return nil, http.StatusBadRequest
-	}
-	return q, 0
+	return body, 0
 }
 
 // question is what counts of a review.
@@ -136,7 +162,8 @@ type question struct {
 	spec       authenticationv1.TokenReviewSpec
 }
 
-// parseReview reads a review, as strictly as a token.
+// parseReview reads a review, as strictly as a token. Both versions have the same
+// fields.
 func parseReview(body []byte) (*question, bool) {
 	review, err := jose.ReadObject(body, maxReviewDepth)
 	if err != nil {
@@ -169,10 +196,6 @@ func supportedVersion(apiVersion string) bool {
 
 // within judges a review, and gives up waiting at the deadline.
 func (h *tokenReview) within(ctx context.Context, deadline time.Time, spec authenticationv1.TokenReviewSpec) answer {
-	if a, ok := h.seen(spec); ok {
-		h.gate.leave()
-		return a
-	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	done := make(chan answer, 1)
@@ -226,37 +249,45 @@ func (h *tokenReview) judge(ctx context.Context, spec authenticationv1.TokenRevi
 		a.verdict = c.verdict(Refuse, UnknownIssuer)
 		return a
 	}
-	h.cache.put(spec.Token, a.verdict)
-	return h.accept(a.verdict, issuer, spec.Audiences)
+	a = h.identify(a.verdict, spec.Audiences)
+	a.object = issuer.Object.String()
+	if a.verdict.Outcome == Accept {
+		issuer.used(a.verdict, h.now())
+	}
+	return a
 }
 
-// seen judges a review of a token that was accepted before.
-func (h *tokenReview) seen(spec authenticationv1.TokenReviewSpec) (a answer, ok bool) {
-	before := h.cache.get(spec.Token)
-	if before == nil {
-		return a, false
+// remember keeps the reply to a review whose token was accepted. Its name is that of
+// the whole review: the API server asks the same question with the same bytes.
+func (h *tokenReview) remember(name tokenName, a answer, reply []byte) {
+	if a.verdict.Outcome == Accept {
+		a.verdict.accepted.reply = reply
+		h.cache.put(name, a.verdict)
+	}
+}
+
+// seen is the reply to a review that was answered before, if its token would be
+// accepted again. For whom it stands, and for which audiences, rests on the review
+// and on what the token is judged by, and on nothing else.
+func (h *tokenReview) seen(name tokenName) (reply []byte, ok bool) {
+	before := h.cache.get(name)
+	if before == nil || before.reply == nil {
+		return nil, false
 	}
 	issuer, ok := h.issuers.ForTokenReview(before.claims.Issuer)
 	if !ok {
-		return a, false
+		return nil, false
 	}
 	v, ok := before.again(issuer, h.now())
 	if !ok {
-		return a, false
+		return nil, false
 	}
-	return h.accept(v, issuer, spec.Audiences), true
-}
-
-// accept is the answer for a token that the issuer's keys and policy accept.
-func (h *tokenReview) accept(v Verdict, issuer *Issuer, requested []string) answer {
-	a := h.identify(v, requested)
-	a.object = issuer.Object.String()
-	if a.verdict.Outcome != Accept {
-		a.audiences = requested
-		return a
+	issuer.used(v, h.now())
+	count(protocolTokenReview, v)
+	if h.log.V(1).Enabled() {
+		logVerdict(h.log, v, issuer.Object.String())
 	}
-	issuer.used(a.verdict, h.now())
-	return a
+	return before.reply, true
 }
 
 // identify is who an accepted token stands for, and for which of the requested
@@ -272,10 +303,10 @@ func (h *tokenReview) identify(v Verdict, requested []string) answer {
 		refused.Detail = refusal.Detail
 		return answer{verdict: refused}
 	}
-	if slices.ContainsFunc(append([]string{user.Username}, user.Groups...), reserved) {
+	if reserved(user.Username) || slices.ContainsFunc(user.Groups, reserved) {
 		return answer{verdict: v.refusedFor(ReservedName)}
 	}
-	a.user = user
+	a.user = &user
 	return a
 }
 
@@ -294,24 +325,19 @@ func (h *tokenReview) grantedAudiences(claims *Claims, requested []string) []str
 	return granted
 }
 
-// writeReview sends an answer in the version of the question. The token is not
-// sent back.
-func writeReview(w http.ResponseWriter, version string, a answer) {
-	body, err := a.review(version)
-	if err != nil {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		return
-	}
+// writeReview sends a reply.
+func writeReview(w http.ResponseWriter, reply []byte) {
 	w.Header().Set("Content-Type", jsonType)
-	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+	_, _ = w.Write(reply) // the client may be gone; there is nobody else to tell
 }
 
-// review is the answer as the API server reads it, in JSON.
+// review is the answer as the API server reads it, in JSON and in the version of the
+// question. The token is not sent back.
 func (a answer) review(version string) ([]byte, error) {
 	var status authenticationv1.TokenReviewStatus
 	switch {
 	case a.verdict.Outcome == Accept && a.user != nil && a.user.Username != "":
-		return a.authenticated(version)
+		status.Authenticated, status.User, status.Audiences = true, *a.user, a.audiences
 	case a.verdict.Outcome == Refuse:
 	default:
 		status.Audiences = a.audiences
@@ -322,21 +348,4 @@ func (a answer) review(version string) ([]byte, error) {
 		APIVersion string                             `json:"apiVersion"`
 		Status     authenticationv1.TokenReviewStatus `json:"status"`
 	}{reviewKind, version, status})
-}
-
-// authenticated puts together what is JSON already.
-func (a answer) authenticated(version string) ([]byte, error) {
-	body := make([]byte, 0, len(a.user.json)+256)
-	body = append(body, `{"kind":"`+reviewKind+`","apiVersion":"`...)
-	body = append(body, version...) // one of two
-	body = append(body, `","status":{"authenticated":true,"user":`...)
-	body = append(body, a.user.json...)
-	if len(a.audiences) > 0 {
-		audiences, err := json.Marshal(a.audiences)
-		if err != nil {
-			return nil, err
-		}
-		body = append(append(body, `,"audiences":`...), audiences...)
-	}
-	return append(body, "}}"...), nil
 }

@@ -355,7 +355,7 @@ func TestTokenReviewDeadlineAndOverload(t *testing.T) {
 // A status is never authenticated without a user name, whatever a verdict says.
 func TestTokenReviewStatusNeedsAName(t *testing.T) {
 	g := NewWithT(t)
-	for _, nobody := range []*user{nil, {json: []byte("{}")}} {
+	for _, nobody := range []*authenticationv1.UserInfo{nil, {Groups: []string{"a"}}} {
 		body, err := answer{verdict: Verdict{Outcome: Accept, Reason: Accepted}, user: nobody}.review(v1)
 		g.Expect(err).NotTo(HaveOccurred())
 		var review authenticationv1.TokenReview

@@ -99,24 +99,35 @@ func (e *expression) said() string {
 	return e.field + ": " + e.message
 }
 
+// MaxHeaderBytes is the limit for all values of HeaderValues together: what a token
+// could hold itself. Proxies do not take much more.
+const MaxHeaderBytes = jose.MaxTokenSize
+
 // HeaderValues are the values of the policy's Headers, in the same order; empty
 // where the token has none.
 func (e *Evaluation) HeaderValues() ([]string, *Refusal) {
-	values := make([]string, len(e.policy.headerValues))
+	values, room := make([]string, len(e.policy.headerValues)), MaxHeaderBytes
 	for i, v := range e.policy.headerValues {
-		all, ok := e.scalars(v)
-		if !ok {
+		all, list, ok := e.scalars(v)
+		switch {
+		case !ok:
 			return nil, &Refusal{MalformedClaims, v.path()}
-		}
-		// A value with a comma could pass for two.
-		if len(all) > 1 && slices.ContainsFunc(all, func(s string) bool { return strings.Contains(s, ",") }) {
+		case list && slices.ContainsFunc(all, unlisted):
 			return nil, &Refusal{NotHeaderSafe, v.path()}
 		}
-		if values[i] = strings.Join(all, ","); !headerSafe(values[i]) {
+		values[i] = strings.Join(all, ",")
+		if room -= len(values[i]); room < 0 || !headerSafe(values[i]) {
 			return nil, &Refusal{NotHeaderSafe, v.path()}
 		}
 	}
 	return values, nil
+}
+
+// unlisted reports whether somebody who reads a list with commas would not read this
+// element of it as it is: one with a comma passes for two, and white space at its ends
+// is cut off.
+func unlisted(element string) bool {
+	return strings.Contains(element, ",") || element != strings.TrimSpace(element)
 }
 
 // headerSafe reports whether a value arrives as it was sent: no control characters,
@@ -126,35 +137,35 @@ func headerSafe(s string) bool {
 	return !strings.ContainsFunc(s, control) && s == strings.Trim(s, " ")
 }
 
-// scalars is a value as strings: also of a number or a boolean. ok is false where
-// it is something else.
-func (e *Evaluation) scalars(v value) (all []string, ok bool) {
+// scalars is a value as strings: also of a number or a boolean. list tells an array
+// from a single one; ok is false where it is something else.
+func (e *Evaluation) scalars(v value) (all []string, list, ok bool) {
 	if v.expression == nil {
 		raw := e.claims.Member(v.claim)
 		if len(raw) > 0 && strings.IndexByte("-0123456789tf", raw[0]) >= 0 {
-			return []string{string(raw)}, true
+			return []string{string(raw)}, false, true
 		}
 	}
 	return e.strings(v)
 }
 
 // strings is a value as strings: of a string, an array of strings, or nothing.
-func (e *Evaluation) strings(v value) (all []string, ok bool) {
+func (e *Evaluation) strings(v value) (all []string, list, ok bool) {
 	if v.expression != nil {
-		all, err := e.budget.strings(v.expression, e.variable())
-		return all, err == nil
+		all, list, err := e.budget.strings(v.expression, e.variable())
+		return all, list, err == nil
 	}
 	return texts(e.claims.Member(v.claim))
 }
 
 // texts reads a string or an array of strings; nothing and null are none.
-func texts(raw json.RawMessage) (all []string, ok bool) {
+func texts(raw json.RawMessage) (all []string, list, ok bool) {
 	if raw == nil || string(raw) == "null" {
-		return nil, true
+		return nil, false, true
 	}
 	if one, ok := jose.Text(raw); ok {
-		return nonEmpty([]string{one}), true
+		return nonEmpty([]string{one}), false, true
 	}
 	all, ok = jose.Texts(raw)
-	return nonEmpty(all), ok
+	return nonEmpty(all), true, ok
 }

@@ -86,27 +86,26 @@ var errNotStrings = errors.New("neither a string, nor a list of strings, nor nul
 
 // strings evaluates an expression whose result is a string, a list of strings, or
 // null for none. Empty strings are left out.
-func (b *budget) strings(e *expression, value traits.Mapper) ([]string, error) {
+func (b *budget) strings(e *expression, value traits.Mapper) (all []string, list bool, err error) {
 	result, err := b.evaluate(e, claimsVariable, value)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var all []string
 	switch r := result.(type) {
 	case types.Null:
 	case types.String:
 		all = []string{string(r)}
 	case traits.Lister:
 		native, err := r.ConvertToNative(reflect.TypeFor[[]string]())
-		list, ok := native.([]string)
+		texts, ok := native.([]string)
 		if err != nil || !ok {
-			return nil, errNotStrings
+			return nil, false, errNotStrings
 		}
-		all = list
+		all, list = texts, true
 	default:
-		return nil, errNotStrings
+		return nil, false, errNotStrings
 	}
-	return nonEmpty(all), nil
+	return nonEmpty(all), list, nil
 }
 
 func nonEmpty(all []string) []string {

@@ -216,6 +216,12 @@ func TestHeaderValues(t *testing.T) {
 		"an object":                      {header("realm"), "", policy.MalformedClaims},
 		"a tab":                          {header("odd"), "", policy.NotHeaderSafe},
 		"a comma within one of several":  {header("commas"), "", policy.NotHeaderSafe},
+		"a comma within the only one":    {computed(`["developers,admin"]`), "", policy.NotHeaderSafe},
+		"a comma within text":            {computed(`"Doe, John"`), "Doe, John", ""},
+		"a space before one of several":  {computed(`["developers", " admin"]`), "", policy.NotHeaderSafe},
+		"a space after one of several":   {computed(`["admin ", "developers"]`), "", policy.NotHeaderSafe},
+		"a no-break space at an end":     {computed(`["developers", "\u00a0admin"]`), "", policy.NotHeaderSafe},
+		"a space within one of several":  {computed(`["on call", "developers"]`), "on call,developers", ""},
 		"an expression":                  {computed(`claims.tenant + "/" + claims.sub`), "blue/alice", ""},
 		"an expression: a list":          {computed(`claims.realm.roles`), "a,b", ""},
 		"an expression: a filtered list": {computed(`dyn(claims.groups).filter(g, g != "")`), "developers,on-call", ""},
@@ -236,6 +242,37 @@ func TestHeaderValues(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The only group of a user, as a claim: it must not pass for two.
+func TestOneGroupDoesNotPassForTwo(t *testing.T) {
+	for text, want := range map[string]string{
+		`["developers,admin"]`:      policy.NotHeaderSafe,
+		`["developers", ", admin"]`: policy.NotHeaderSafe,
+		`["developers"]`:            "",
+	} {
+		g := NewWithT(t)
+		p := compile(g, &api.VerificationSpec{ResponseHeaders: []api.ResponseHeader{{Name: "X-Auth-Groups", Claim: "groups"}}}, nil)
+		_, refusal := p.Evaluate(claims(g, `{"groups":`+text+`}`)).HeaderValues()
+		expectRefusal(g, refusal, want)
+	}
+}
+
+// An expression can make much of little. What no proxy would take is refused, and
+// takes no memory.
+func TestHeaderValuesAreBounded(t *testing.T) {
+	g := NewWithT(t)
+	text := strings.Repeat("a", 1000)
+	values := func(headers ...api.ResponseHeader) *policy.Refusal {
+		p := compile(g, &api.VerificationSpec{ResponseHeaders: headers}, nil)
+		_, refusal := p.Evaluate(claims(g, `{"a":"`+text+`"}`)).HeaderValues()
+		return refusal
+	}
+	sixteen := strings.TrimSuffix(strings.Repeat("claims.a+", 16), "+")
+	one := api.ResponseHeader{Name: "X-A", Expression: sixteen}
+	expectRefusal(g, values(one), "")
+	expectRefusal(g, values(one, api.ResponseHeader{Name: "X-B", Claim: "a"}), policy.NotHeaderSafe)
+	expectRefusal(g, values(api.ResponseHeader{Name: "X-A", Expression: sixteen + "+" + sixteen}), policy.NotHeaderSafe)
 }
 
 func TestUser(t *testing.T) {

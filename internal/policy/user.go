@@ -182,7 +182,7 @@ func (e *Evaluation) groups(m *userMapping, user *authenticationv1.UserInfo) *Re
 	if m.groups == nil {
 		return nil
 	}
-	all, ok := e.strings(*m.groups)
+	all, _, ok := e.strings(*m.groups)
 	if !ok {
 		return &Refusal{MalformedClaims, m.groups.path()}
 	}
@@ -209,7 +209,7 @@ func (e *Evaluation) extra(m *userMapping, user *authenticationv1.UserInfo) *Ref
 		user.Extra = map[string]authenticationv1.ExtraValue{credentialIDKey: {"JTI=" + jti}}
 	}
 	for _, x := range m.extra {
-		all, ok := e.strings(x.value)
+		all, _, ok := e.strings(x.value)
 		if !ok {
 			return &Refusal{MalformedClaims, x.value.path()}
 		}

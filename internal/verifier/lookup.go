@@ -30,13 +30,15 @@ import (
 // +kubebuilder:rbac:groups=jwks-trust.dev,resources=trustedissuers/status;clustertrustedissuers/status,verbs=patch
 
 const (
-	// lookupWait is how long a request waits for the answer.
+	// lookupWait is how long a request waits for the answer, the asking included.
 	lookupWait = 2 * time.Second
 	// lookupSpacing is how often the controller is asked for one issuer. It
 	// would not fetch more often.
 	lookupSpacing = 30 * time.Second
-	// maxWaiters is how many requests wait for one issuer at the same time.
-	maxWaiters = 32
+	// maxWaiters is how many requests wait for one issuer at the same time, and
+	// maxWaitersInAll for all of them. They keep their places in the gate: half of
+	// those of one protocol stay free.
+	maxWaiters, maxWaitersInAll = 32, DefaultMaxInFlight / 2
 	// unknownFor is how long a kid that stayed unknown is remembered, and
 	// maxUnknown how many are for one issuer.
 	unknownFor, maxUnknown = time.Minute, 256
@@ -64,6 +66,8 @@ type lookup struct {
 
 	mu    sync.Mutex
 	byUID map[types.UID]*inquiry
+	// waiters are those of all issuers.
+	waiters int
 }
 
 // inquiry is what is going on for one issuer.
@@ -116,6 +120,8 @@ func (l *lookup) lookUp(ctx context.Context, c *candidate, issuer *Issuer, v Ver
 		return v, issuer
 	}
 	defer l.leave(issuer.UID)
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
 	if ask {
 		if err := l.ask(ctx, issuer, now); err != nil {
 			l.log.V(1).Info("The controller could not be asked to refresh the keys", "issuer", issuer.Object.String(), "error", err.Error())
@@ -139,7 +145,7 @@ func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, ok bool)
 	if q.digest != issuer.held.digest {
 		q.digest, q.unknown = issuer.held.digest, nil
 	}
-	if until, known := q.unknown[key]; known && now.Before(until) || q.waiters >= maxWaiters {
+	if until, known := q.unknown[key]; known && now.Before(until) || q.waiters >= maxWaiters || l.waiters >= maxWaitersInAll {
 		return false, false
 	}
 	running := now.Sub(q.asked).Abs() < lookupWait && issuer.attempted.Before(q.asked)
@@ -153,12 +159,14 @@ func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, ok bool)
 		q.asked = now
 	}
 	q.waiters++
+	l.waiters++
 	return !running, true
 }
 
 func (l *lookup) leave(uid types.UID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.waiters--
 	if q := l.byUID[uid]; q != nil {
 		q.waiters--
 	}
@@ -201,10 +209,9 @@ func (l *lookup) remember(issuer *Issuer, key string, now time.Time) {
 	}
 }
 
-// wait judges the token again whenever news of the issuer arrive.
+// wait judges the token again whenever news of the issuer arrive, until the context
+// ends.
 func (l *lookup) wait(ctx context.Context, c *candidate, issuer *Issuer, arrived time.Time) (Verdict, *Issuer) {
-	ctx, cancel := context.WithTimeout(ctx, lookupWait)
-	defer cancel()
 	for {
 		current, ok := l.issuers.ForObject(issuer.Object)
 		if !ok || current.UID != issuer.UID {

@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
@@ -237,5 +238,53 @@ func TestLookupHearsOfRevocation(t *testing.T) {
 			d.store.setIssuer(cluster(publishes(both, time.Now()), compromised(both, "new")))
 		}
 		d.Expect(d.bring(ec("new"))).To(outcome(Refuse, KeyRevoked))
+	})
+}
+
+// A request waits for an API server that does not answer no longer than for one that
+// does: it would hold its place, and its proxy, for as long as that pleases.
+func TestLookupWhoeverCannotEvenBeAsked(t *testing.T) {
+	inBubble(t, func(d *desk) {
+		d.lookup.ask = func(ctx context.Context, _ *Issuer, _ time.Time) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		begun := time.Now()
+		d.Expect(d.bring(ec("new"))).To(outcome(CannotDecide, UnknownKey))
+		d.Expect(time.Since(begun)).To(Equal(lookupWait), "the asking and the waiting together")
+	})
+}
+
+// Tokens of many issuers with keys that nobody knows must not take all places.
+func TestLookupLeavesRoomForOthers(t *testing.T) {
+	set := keySet(t, ec("a"))
+	inBubble(t, func(d *desk) {
+		const issuers = 3 * maxWaitersInAll / maxWaiters
+		var all sync.WaitGroup
+		for i := range issuers {
+			name := fmt.Sprintf("issuer-%d", i)
+			c := cluster(publishes(set, time.Now().Add(-time.Minute)), identity(name, types.UID(name)))
+			d.store.put(t, c, set)
+			for range maxWaiters {
+				all.Go(func() {
+					claims := testissuer.Claims(issuerName, subject, audience, time.Now(), 10*time.Minute)
+					c, malformed := decode(ec("new").Sign(claims))
+					d.Expect(malformed).To(BeNil())
+					issuer, _ := d.store.ForObject(Object{Kind: api.ClusterTrustedIssuerKind, Name: name})
+					v, _ := d.lookup.judge(context.Background(), c, issuer, time.Now())
+					d.Expect(v).To(outcome(CannotDecide, UnknownKey))
+				})
+			}
+		}
+		synctest.Wait()
+		d.lookup.mu.Lock()
+		waiting := 0
+		for _, q := range d.lookup.byUID {
+			waiting += q.waiters
+		}
+		d.lookup.mu.Unlock()
+		d.Expect(waiting).To(Equal(maxWaitersInAll))
+		all.Wait()
+		d.Expect(d.lookup.waiters).To(BeZero())
 	})
 }

@@ -50,8 +50,8 @@ type ServerOptions struct {
 	// Address of the HTTPS listener, such as ":9443".
 	Address string
 	// CertFile and KeyFile hold the certificate chain and its key in PEM. They
-	// are read again when they change; while the new ones are no pair, the last
-	// good one is used. Without them there is no HTTPS.
+	// are read again when they change; while the new ones are no pair, or have
+	// expired, the last good one is used. Without them there is no HTTPS.
 	CertFile, KeyFile string
 	// ClientCAFile holds the PEM certificates of the authority that signs the
 	// API server's client certificate. It is read again when it changes. Without
@@ -156,7 +156,7 @@ func (s *Server) loadCertificates() error {
 	if s.certificate, err = certwatcher.New(s.options.CertFile, s.options.KeyFile); err != nil {
 		return fmt.Errorf("reading the serving certificate: %w", err)
 	}
-	s.tls, err = newTLSConfig(s.certificate.GetCertificate, s.options.ClientCAFile, s.log)
+	s.tls, err = newTLSConfig(newCertificates(s.certificate.GetCertificate, s.log).pick, s.options.ClientCAFile, s.log)
 	return err
 }
 

@@ -57,7 +57,9 @@ func signed(t testing.TB, template *x509.Certificate, by *authority) (*x509.Cert
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	g.Expect(err).NotTo(HaveOccurred())
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	if template.NotAfter.IsZero() {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	}
 	parent, signer := template, key
 	if by != nil {
 		parent, signer = by.certificate, by.key
@@ -70,11 +72,13 @@ func signed(t testing.TB, template *x509.Certificate, by *authority) (*x509.Cert
 }
 
 // serving is a certificate for 127.0.0.1.
-func (a *authority) serving(t testing.TB) tls.Certificate {
-	return a.issue(t, &x509.Certificate{
+func (a *authority) serving(t testing.TB) tls.Certificate { return a.issue(t, servingTemplate()) }
+
+func servingTemplate() *x509.Certificate {
+	return &x509.Certificate{
 		Subject: pkix.Name{CommonName: "verifier"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
+	}
 }
 
 // client is a certificate of a client.
@@ -304,6 +308,32 @@ func TestServerReadsItsCertificateAgain(t *testing.T) {
 	g.Expect(r.peer()).To(Equal(before))
 	write(t, r.options.KeyFile, keyPEM(t, next))
 	g.Eventually(r.peer, 15*time.Second).Should(Equal(next.Leaf.SerialNumber.String()))
+}
+
+// Issue by mistake, a restored backup, a clock: a pair that no client would take does
+// not replace one that they do.
+func TestServerKeepsAGoodCertificateWhenTheNextHasExpired(t *testing.T) {
+	g := NewWithT(t)
+	r := run(t, newStore())
+	before, err := r.peer()
+	g.Expect(err).NotTo(HaveOccurred())
+	replace := func(from, to time.Duration) string {
+		template := servingTemplate()
+		template.NotBefore, template.NotAfter = time.Now().Add(from), time.Now().Add(to)
+		next := r.servers.issue(t, template)
+		write(t, r.options.KeyFile, keyPEM(t, next))
+		write(t, r.options.CertFile, certificatePEM(next.Certificate[0]))
+		g.Expect(r.certificate.ReadCertificate()).To(Succeed())
+		return next.Leaf.SerialNumber.String()
+	}
+	replace(-2*time.Hour, -time.Hour)
+	g.Expect(r.peer()).To(Equal(before), "the next one has expired")
+	replace(time.Hour, 2*time.Hour)
+	g.Expect(r.peer()).To(Equal(before), "the next one is not good yet")
+	good := replace(-time.Minute, time.Hour)
+	g.Expect(r.peer()).To(Equal(good))
+	replace(-2*time.Hour, -time.Hour)
+	g.Expect(r.peer()).To(Equal(good), "the last good one, not the first")
 }
 
 func TestServerReadsTheClientAuthorityAgain(t *testing.T) {

@@ -22,6 +22,47 @@ import (
 // as often as the certificate watcher looks at its files.
 const clientCAInterval = 10 * time.Second
 
+// certificates picks the certificate to show: the newest that was read, or, where no
+// client would take that one at this time, the last one that they take.
+type certificates struct {
+	newest func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	log    logr.Logger
+
+	good, bad atomic.Pointer[tls.Certificate]
+}
+
+// newCertificates takes note of the certificate that there is now.
+func newCertificates(newest func(*tls.ClientHelloInfo) (*tls.Certificate, error), log logr.Logger) *certificates {
+	c := &certificates{newest: newest, log: log}
+	_, _ = c.pick(nil) // a handshake will say what is wrong
+	return c
+}
+
+// pick is a tls.Config's GetCertificate.
+func (c *certificates) pick(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	newest, err := c.newest(hello)
+	if err != nil || newest == nil {
+		return newest, err
+	}
+	now := time.Now()
+	if goodAt(newest, now) {
+		c.good.Store(newest)
+		return newest, nil
+	}
+	if c.bad.Swap(newest) != newest {
+		c.log.Error(nil, "The serving certificate is not good at this time; the last good one goes on, while it is",
+			"notBefore", newest.Leaf.NotBefore, "notAfter", newest.Leaf.NotAfter)
+	}
+	if last := c.good.Load(); last != nil && goodAt(last, now) {
+		return last, nil
+	}
+	return newest, nil
+}
+
+func goodAt(c *tls.Certificate, now time.Time) bool {
+	return !now.Before(c.Leaf.NotBefore) && !now.After(c.Leaf.NotAfter)
+}
+
 // tlsConfig is the configuration for the next handshake.
 type tlsConfig struct {
 	certificate  func(*tls.ClientHelloInfo) (*tls.Certificate, error)

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/tap"
 )
 
 // ContextIssuer is the context extension that names the issuer object.
@@ -37,9 +38,10 @@ const ContextIssuer = "jwks-trust.dev/issuer"
 const (
 	// maxCheckSize limits a request, in bytes: headers, and a body if the proxy is
 	// configured to send one, which is not looked at.
-	maxCheckSize = 1 << 20
-	// maxCheckStreams limits the requests of one connection.
-	maxCheckStreams = 1024
+	maxCheckSize = 256 << 10
+	// maxCheckStreams limits the requests of one connection, and checkTimeout the time
+	// of each one from its first byte on: what one client can hold.
+	maxCheckStreams, checkTimeout = DefaultMaxInFlight, readTimeout
 	// healthTick is how often the health service looks at whether the store is ready.
 	healthTick = time.Second
 )
@@ -51,8 +53,19 @@ type extAuthz struct {
 	auth *forwardAuth
 }
 
-// Check implements authv3.AuthorizationServer.
-func (h *extAuthz) Check(ctx context.Context, request *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+// Check implements authv3.AuthorizationServer. A panic denies: gRPC would end the
+// process.
+func (h *extAuthz) Check(ctx context.Context, request *authv3.CheckRequest) (answer *authv3.CheckResponse, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			logPanic(h.auth.log, p)
+			answer, err = denied(Verdict{Outcome: CannotDecide, Reason: InternalError}), nil
+		}
+	}()
+	return h.check(ctx, request), nil
+}
+
+func (h *extAuthz) check(ctx context.Context, request *authv3.CheckRequest) *authv3.CheckResponse {
 	attributes := request.GetAttributes()
 	header := headerOf(attributes.GetRequest().GetHttp())
 	object, named := objectNamed(attributes.GetContextExtensions()[ContextIssuer])
@@ -69,9 +82,9 @@ func (h *extAuthz) Check(ctx context.Context, request *authv3.CheckRequest) (*au
 	count(protocolExtAuthz, v)
 	logVerdict(h.auth.log, v, object.String())
 	if v.Outcome == Accept {
-		return allowed(v, header), nil
+		return allowed(v, header)
 	}
-	return denied(v), nil
+	return denied(v)
 }
 
 // headerOf are the headers of the request that is to be judged. Envoy sends them
@@ -152,7 +165,7 @@ func (s *Server) grpcServer() (*grpc.Server, *health.Server) {
 	server := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(s.tls.grpcListener())),
 		grpc.MaxRecvMsgSize(maxCheckSize), grpc.MaxConcurrentStreams(maxCheckStreams), grpc.MaxHeaderListSize(maxHeaderBytes),
-		grpc.ConnectionTimeout(readTimeout),
+		grpc.ConnectionTimeout(readTimeout), grpc.InTapHandle(s.limitTime),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idleTimeout, Timeout: readTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
@@ -161,6 +174,16 @@ func (s *Server) grpcServer() (*grpc.Server, *health.Server) {
 	authv3.RegisterAuthorizationServer(server, s.extAuthz)
 	healthpb.RegisterHealthServer(server, states)
 	return server, states
+}
+
+// limitTime gives a request the time that it may take. Watching the health has no end.
+func (s *Server) limitTime(stream context.Context, info *tap.Info) (context.Context, error) {
+	if info.FullMethodName == healthpb.Health_Watch_FullMethodName {
+		return stream, nil
+	}
+	limited, cancel := context.WithTimeout(stream, s.checkTimeout)
+	_ = cancel // the end of the stream ends both contexts
+	return limited, nil
 }
 
 // reportHealth keeps the health service up to date until the context ends.

@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/gomega"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -179,4 +180,46 @@ func TestExtAuthzNeedsACertificate(t *testing.T) {
 	_, err := NewServer(ServerOptions{ExtAuthzAddress: ":0"}, newStore(), logr.Discard())
 	g.Expect(err).To(MatchError(ContainSubstring("over TLS alone")))
 	g.Expect(strings.ToLower(err.Error())).To(ContainSubstring("certificate"))
+}
+
+// A client that begins requests and does not send them keeps nothing here for long:
+// gRPC itself would wait until the connection ends.
+func TestExtAuthzRequestsThatNeverArrive(t *testing.T) {
+	g := NewWithT(t)
+	store := ordersStore(t)
+	r := run(t, store, withExtAuthz, func(s *Server) { s.checkTimeout = 100 * time.Millisecond })
+	connection := r.dialGRPC(t)
+	check := authv3.Authorization_Check_FullMethodName
+	stream, err := connection.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, check)
+	g.Expect(err).NotTo(HaveOccurred())
+	ended := make(chan error, 1)
+	go func() { ended <- stream.RecvMsg(&authv3.CheckResponse{}) }()
+	g.Eventually(ended, 10*time.Second).Should(Receive(HaveOccurred()))
+
+	watch, err := healthpb.NewHealthClient(connection).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, ready := range []bool{true, false, true} { // takes longer than that
+		store.ready.Store(ready)
+		for {
+			answer, err := watch.Recv()
+			g.Expect(err).NotTo(HaveOccurred(), "watching has no end")
+			if (answer.GetStatus() == healthpb.HealthCheckResponse_SERVING) == ready {
+				break
+			}
+		}
+	}
+}
+
+// gRPC does not contain panics: one would end the process.
+func TestExtAuthzContainsPanics(t *testing.T) {
+	g := NewWithT(t)
+	var logged strings.Builder
+	log := funcr.New(func(_, args string) { logged.WriteString(args) }, funcr.Options{})
+	broken := *newForwardAuth(ordersStore(t), log)
+	broken.gate = nil // entering it panics
+	r, err := (&extAuthz{auth: &broken}).Check(t.Context(), checkRequest("cluster/main", nil))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(r.GetDeniedResponse().GetStatus().GetCode()).To(BeEquivalentTo(503), "THREATS 60")
+	g.Expect(headersOf(r.GetDeniedResponse().GetHeaders())).To(HaveKeyWithValue("x-jwks-trust-reason", string(InternalError)))
+	g.Expect(logged.String()).To(ContainSubstring("panicked"))
 }

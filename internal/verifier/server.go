@@ -93,8 +93,9 @@ type Server struct {
 	mirror      *mirror
 	certificate *certwatcher.CertWatcher
 	tls         *tlsConfig
-	// drain is how long clients have to go.
-	drain time.Duration
+	// drain is how long clients have to go, and checkTimeout how long one request of
+	// external authorization may take.
+	drain, checkTimeout time.Duration
 
 	address, httpAddress, extAuthzAddress atomic.Value
 }
@@ -132,7 +133,7 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 		return nil, err
 	}
 	s := &Server{
-		options: o, log: log, drain: drainTimeout,
+		options: o, log: log, drain: drainTimeout, checkTimeout: checkTimeout,
 		mirror:      &mirror{issuers: store, now: store.now, url: o.MirrorURL},
 		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), cache: cache, log: log.WithValues("protocol", protocolForwardAuth)},
 	}

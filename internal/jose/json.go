@@ -84,9 +84,6 @@ func (o Object) Member(name string) json.RawMessage {
 	return nil
 }
 
-// Len is how many members there are.
-func (o Object) Len() int { return len(o.members) }
-
 // All are the members.
 func (o Object) All() iter.Seq2[string, json.RawMessage] {
 	return func(yield func(string, json.RawMessage) bool) {

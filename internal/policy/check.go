@@ -33,6 +33,9 @@ const (
 	// NotHeaderSafe: a claim cannot be a header's value without being changed on
 	// the way.
 	NotHeaderSafe = "ClaimNotHeaderSafe"
+	// Busy is no refusal, in fact: the token may be good, and there is no room now to
+	// evaluate the expressions.
+	Busy = "Overloaded"
 )
 
 // Refusal says why a token is refused.
@@ -83,12 +86,17 @@ func (e *Evaluation) variable() traits.Mapper {
 
 // CheckRules judges the expressions among the rules for claims.
 func (e *Evaluation) CheckRules() *Refusal {
-	for _, rule := range e.policy.rules {
-		if !e.budget.holds(rule, claimsVariable, e.variable()) {
-			return &Refusal{ClaimRuleFailed, rule.said()}
-		}
+	if len(e.policy.rules) == 0 {
+		return nil
 	}
-	return nil
+	return e.bounded(func() *Refusal {
+		for _, rule := range e.policy.rules {
+			if !e.budget.holds(rule, claimsVariable, e.variable()) {
+				return &Refusal{ClaimRuleFailed, rule.said()}
+			}
+		}
+		return nil
+	})
 }
 
 // said names a rule, with the administrator's own words for it.
@@ -105,7 +113,15 @@ const MaxHeaderBytes = jose.MaxTokenSize
 
 // HeaderValues are the values of the policy's Headers, in the same order; empty
 // where the token has none.
-func (e *Evaluation) HeaderValues() ([]string, *Refusal) {
+func (e *Evaluation) HeaderValues() (values []string, refused *Refusal) {
+	refused = e.bounded(func() *Refusal {
+		values, refused = e.headerValues()
+		return refused
+	})
+	return values, refused
+}
+
+func (e *Evaluation) headerValues() ([]string, *Refusal) {
 	values, room := make([]string, len(e.policy.headerValues)), MaxHeaderBytes
 	for i, v := range e.policy.headerValues {
 		all, list, ok := e.scalars(v)

@@ -9,6 +9,7 @@ package policy
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
@@ -16,7 +17,7 @@ import (
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
 
-// Policy is compiled and immutable. It is safe for concurrent use.
+// Policy is compiled, and does not change. It is safe for concurrent use.
 type Policy struct {
 	// Leeway is how far the clocks may differ.
 	Leeway time.Duration
@@ -34,6 +35,9 @@ type Policy struct {
 	rules        []*expression
 	headerValues []value
 	user         *userMapping
+
+	// dearest is the most that the expressions of one token have cost so far.
+	dearest atomic.Uint64
 }
 
 // requiredValue is a claim that has to be this string.

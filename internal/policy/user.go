@@ -128,6 +128,14 @@ func (e *Evaluation) User() (user authenticationv1.UserInfo, refused *Refusal) {
 	if m == nil {
 		return user, &Refusal{UsernameMissing, "tokens of this issuer do not authenticate to the Kubernetes API"}
 	}
+	refused = e.bounded(func() *Refusal {
+		user, refused = e.userBy(m)
+		return refused
+	})
+	return user, refused
+}
+
+func (e *Evaluation) userBy(m *userMapping) (user authenticationv1.UserInfo, refused *Refusal) {
 	name, refused := e.username(m)
 	if refused != nil {
 		return authenticationv1.UserInfo{}, refused

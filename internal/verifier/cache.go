@@ -13,58 +13,42 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
-	authenticationv1 "k8s.io/api/authentication/v1"
 
-	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
 // DefaultTokenCacheSize is how much memory accepted tokens may take, in bytes,
-// unless ServerOptions says otherwise: some 12,000 of the usual size.
+// unless ServerOptions says otherwise: some 16,000 of the usual size.
 const DefaultTokenCacheSize = 32 << 20
 
-// accepted is an accepted token. It is shared and does not change.
+// accepted is an accepted token. Once it is remembered it is shared, and does not
+// change.
 type accepted struct {
 	trust      *trust
 	policy     *policy.Policy
 	claims     Claims
-	members    jose.Object
 	thumbprint string
+	// evaluation makes of the claims what the policy says, within what is left of the
+	// token's budget; nil once the token is remembered.
+	evaluation *policy.Evaluation
 
 	// reply is what TokenReview answered; nil where it was not asked.
 	reply []byte
-
-	// The headers for a proxy are made when they are first asked for.
-	headed    sync.Once
+	// proxied are the headers for a proxy, or noHeaders why there are none; both nil
+	// where no proxy asked.
 	proxied   []proxyHeader
 	noHeaders *policy.Refusal
 }
 
-// user is the user of the Kubernetes API.
-func (a *accepted) user() (authenticationv1.UserInfo, *policy.Refusal) {
-	return a.policy.Evaluate(a.members).User()
-}
-
-// headers are those for a proxy.
-func (a *accepted) headers() ([]proxyHeader, *policy.Refusal) {
-	a.headed.Do(func() {
-		// What stands if it panics: without a refusal, a proxy would pass on what the
-		// client has sent in place of headers of ours.
-		a.noHeaders = &policy.Refusal{Reason: policy.NotHeaderSafe}
-		a.proxied, a.noHeaders = a.makeHeaders()
-	})
-	return a.proxied, a.noHeaders
-}
-
 // accept is the record of a candidate whose checks have all been passed.
-func (c *candidate) accept(issuer *Issuer, thumbprint string) *accepted {
+func (c *candidate) accept(issuer *Issuer, thumbprint string, evaluation *policy.Evaluation) *accepted {
 	return &accepted{
-		trust: issuer.trust, policy: issuer.policy, claims: c.untrustedClaims, members: c.token.Claims, thumbprint: thumbprint,
+		trust: issuer.trust, policy: issuer.policy, claims: c.untrustedClaims, thumbprint: thumbprint,
+		evaluation: evaluation,
 	}
 }
 
@@ -111,8 +95,8 @@ func newTokenCache(size uint64, now func() time.Time) (*tokenCache, error) {
 }
 
 // acceptedOverhead is about what a remembered token takes besides its claims, in
-// bytes, and memberOverhead each of the claims.
-const acceptedOverhead, memberOverhead = 900, 48
+// bytes.
+const acceptedOverhead = 900
 
 // weight is about how many bytes a token takes: its claims, and what was made of
 // them.
@@ -121,8 +105,7 @@ func (a *accepted) weight() uint32 {
 	for _, h := range a.proxied {
 		made += len(h.value[0])
 	}
-	size := acceptedOverhead + 2*a.claims.size + memberOverhead*a.members.Len() + made
-	return uint32(min(size, math.MaxInt32)) //nolint:gosec // a length
+	return uint32(min(acceptedOverhead+a.claims.size+made, math.MaxInt32)) //nolint:gosec // a length
 }
 
 // nameOf is the name of a token, without memory of its own for most.
@@ -143,9 +126,11 @@ func (c *tokenCache) get(name tokenName) *accepted {
 	return a
 }
 
-// put remembers a token that was accepted.
+// put remembers a token that was accepted, and of which all is made that will be
+// asked for.
 func (c *tokenCache) put(name tokenName, v Verdict) {
 	if c != nil && v.Outcome == Accept && v.accepted != nil {
+		v.accepted.evaluation = nil
 		c.tokens.Set(name, v.accepted)
 	}
 }

@@ -2,6 +2,9 @@ package verifier
 
 import (
 	"bytes"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,14 +167,50 @@ func TestAReviewSeenBeforeIsThatReviewAlone(t *testing.T) {
 	g.Expect(h.gate.used.Load()).To(BeZero(), "every one has given its place back")
 }
 
-// A panic in the making of the headers must not leave a token that is accepted
-// without them: the client's own would stand in their place.
-func TestHeadersThatPanickedAreNotLeftOut(t *testing.T) {
+// A token for which no headers were made, whyever, does not pass: the client's own
+// would stand in their place.
+func TestATokenWithoutHeadersDoesNotPassAProxy(t *testing.T) {
 	g := NewWithT(t)
-	broken := &accepted{claims: Claims{Subject: subject, Issuer: issuerName}} // without a policy
-	v := Verdict{Outcome: Accept, Reason: Accepted, Claims: &broken.claims, accepted: broken}
-	g.Expect(func() { v.forProxy() }).To(Panic())
-	g.Expect(v.forProxy().Outcome).To(Equal(Refuse), "also when it is seen again")
+	v := Verify(ec("a").Sign(claims(nil)), trusted(t, keySet(t, ec("a"))), start)
+	g.Expect(v.Outcome).To(Equal(Accept))
+	g.Expect(v.forProxy()).To(outcome(CannotDecide, InternalError))
+	v.accepted.makeHeaders()
+	g.Expect(v.forProxy()).To(outcome(Accept, Accepted))
+}
+
+// Where others' expensive expressions leave no room the token may still be good, and
+// nothing of that is remembered.
+func TestExpensiveExpressionsAreNoRefusal(t *testing.T) {
+	g := NewWithT(t)
+	groups := make([]string, 150)
+	token := ec("a").Sign(claims(map[string]any{"groups": groups}))
+	issuer := trusted(t, keySet(t, ec("a")), verifies(api.VerificationSpec{ResponseHeaders: []api.ResponseHeader{{
+		Name: "X-A", Expression: `dyn(claims.groups).all(x, dyn(claims.groups).all(y, x == y)) ? "same" : "other"`,
+	}}}))
+	h := &forwardAuth{now: func() time.Time { return start }}
+	var all sync.WaitGroup
+	var busy atomic.Int64
+	for range 4 * runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for range 10 {
+				v, _ := h.verify(t.Context(), token, issuer)
+				switch v = v.forProxy(); v.Reason {
+				case Overloaded:
+					g.Expect(v).To(outcome(CannotDecide, Overloaded))
+					busy.Add(1)
+				default:
+					g.Expect(v).To(outcome(Accept, Accepted))
+				}
+			}
+		})
+	}
+	all.Wait()
+	g.Expect(busy.Load()).To(BeNumerically(">", 0))
+	var err error
+	h.cache, err = newTokenCache(1<<20, h.now)
+	g.Expect(err).NotTo(HaveOccurred())
+	v, _ := h.verify(t.Context(), token, issuer)
+	g.Expect(v.forProxy()).To(outcome(Accept, Accepted), "alone it has room, and no memory of having had none")
 }
 
 func rule(expression string) api.VerificationSpec {

@@ -113,7 +113,7 @@ func headerOf(request *authv3.AttributeContext_HttpRequest) http.Header {
 func allowed(v Verdict, sent http.Header) *authv3.CheckResponse {
 	ok := &authv3.OkHttpResponse{}
 	names := map[string]bool{}
-	for _, h := range v.proxyHeaders() {
+	for _, h := range v.accepted.proxied {
 		names[plainName(h.name)] = true
 		ok.Headers = append(ok.Headers, headerOption(h.name, h.value[0]))
 	}

@@ -24,6 +24,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
+	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 )
 
 // forwardAuthPrefix is where the paths begin.
@@ -90,8 +91,10 @@ func (h *forwardAuth) verify(ctx context.Context, token string, issuer *Issuer) 
 	}
 	c.gate = h.gate
 	v, issuer := h.lookup.judge(ctx, c, issuer, h.now())
-	if v.Outcome == Accept {
-		_, _ = v.accepted.headers() // they take memory, which the cache counts
+	if v.Outcome != Accept {
+		return v, issuer
+	}
+	if v.accepted.makeHeaders(); v.accepted.noHeaders == nil || v.accepted.noHeaders.Reason != policy.Busy {
 		h.cache.put(name, v)
 	}
 	return v, issuer
@@ -146,7 +149,7 @@ func writeForwardAuth(w http.ResponseWriter, v Verdict) {
 	header := w.Header()
 	header["Cache-Control"] = noStore
 	if v.Outcome == Accept {
-		for _, h := range v.proxyHeaders() {
+		for _, h := range v.accepted.proxied {
 			header[h.name] = h.value
 		}
 		w.WriteHeader(http.StatusOK)

@@ -65,13 +65,13 @@ func bearerToken(header http.Header) (token string, refused Reason) {
 // forProxy is the verdict once it is known that what an application has to be told
 // can be told.
 func (v Verdict) forProxy() Verdict {
-	if v.Outcome != Accept {
+	switch {
+	case v.Outcome != Accept:
 		return v
-	}
-	if _, refusal := v.accepted.headers(); refusal != nil {
-		refused := v.refusedFor(Reason(refusal.Reason))
-		refused.Detail = refusal.Detail
-		return refused
+	case v.accepted.noHeaders != nil:
+		return v.refusedBy(v.accepted.noHeaders)
+	case v.accepted.proxied == nil: // without them those of a client would stand
+		return Verdict{Outcome: CannotDecide, Reason: InternalError, Detail: "no headers have been made"}
 	}
 	return v
 }
@@ -83,28 +83,23 @@ type proxyHeader struct {
 	value []string
 }
 
-// makeHeaders makes the headers for an accepted token. Each one is always there, so
-// that a proxy replaces what a client has sent under its name.
-func (a *accepted) makeHeaders() ([]proxyHeader, *policy.Refusal) {
+// makeHeaders makes the headers for the application. Each one is always there, so that
+// a proxy replaces what a client has sent under its name.
+func (a *accepted) makeHeaders() {
 	if !headerSafe(a.claims.Subject) || !headerSafe(a.claims.Issuer) {
-		return nil, &policy.Refusal{Reason: policy.NotHeaderSafe, Detail: `"sub" or "iss"`}
+		a.noHeaders = &policy.Refusal{Reason: policy.NotHeaderSafe, Detail: `"sub" or "iss"`}
+		return
 	}
-	values, refusal := a.policy.Evaluate(a.members).HeaderValues()
+	values, refusal := a.evaluation.HeaderValues()
 	if refusal != nil {
-		return nil, refusal
+		a.noHeaders = refusal
+		return
 	}
 	headers := []proxyHeader{{HeaderSubject, []string{a.claims.Subject}}, {HeaderIssuer, []string{a.claims.Issuer}}}
 	for i, value := range values {
 		headers = append(headers, proxyHeader{http.CanonicalHeaderKey(a.policy.Headers[i]), []string{value}})
 	}
-	return headers, nil
-}
-
-// proxyHeaders are those for an accepted token that has passed forProxy. They must
-// not be changed.
-func (v Verdict) proxyHeaders() []proxyHeader {
-	headers, _ := v.accepted.headers() // forProxy has seen to the rest
-	return headers
+	a.proxied = headers
 }
 
 // headerSafe reports whether a value arrives in a header as it was sent: printable

@@ -113,7 +113,7 @@ const (
 	// DeadlineExceeded: there was no answer in time.
 	DeadlineExceeded Reason = "DeadlineExceeded"
 	// Overloaded: too many requests are being worked on.
-	Overloaded Reason = "Overloaded"
+	Overloaded Reason = policy.Busy
 	// InternalError: the verification panicked.
 	InternalError Reason = "InternalError"
 )

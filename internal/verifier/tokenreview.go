@@ -297,11 +297,9 @@ func (h *tokenReview) identify(v Verdict, requested []string) answer {
 	if len(requested) > 0 && len(a.audiences) == 0 {
 		return answer{verdict: v.refusedFor(AudienceMismatch)}
 	}
-	user, refusal := v.accepted.user()
+	user, refusal := v.accepted.evaluation.User()
 	if refusal != nil {
-		refused := v.refusedFor(Reason(refusal.Reason))
-		refused.Detail = refusal.Detail
-		return answer{verdict: refused}
+		return answer{verdict: v.refusedBy(refusal), audiences: requested}
 	}
 	if reserved(user.Username) || slices.ContainsFunc(user.Groups, reserved) {
 		return answer{verdict: v.refusedFor(ReservedName)}

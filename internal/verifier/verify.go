@@ -117,7 +117,7 @@ func (c *candidate) judge(issuer *Issuer, now time.Time) Verdict {
 		return c.verdict(Refuse, TokenTypeNotAllowed)
 	}
 	if refusal := issuer.policy.CheckClaims(c.token.Claims); refusal != nil {
-		return c.refused(refusal)
+		return c.verdict(Refuse, "").refusedBy(refusal)
 	}
 	key, outcome, reason := c.findKey(issuer, now)
 	if key == nil {
@@ -132,19 +132,23 @@ func (c *candidate) judge(issuer *Issuer, now time.Time) Verdict {
 		return c.verdict(Refuse, SignatureInvalid)
 	}
 	// The signature vouches for the claims now.
-	if refusal := issuer.policy.Evaluate(c.token.Claims).CheckRules(); refusal != nil {
-		return c.refused(refusal)
+	evaluation := issuer.policy.Evaluate(c.token.Claims)
+	if refusal := evaluation.CheckRules(); refusal != nil {
+		return c.verdict(Refuse, "").refusedBy(refusal)
 	}
 	v := c.verdict(Accept, Accepted)
-	v.accepted = c.accept(issuer, key.Thumbprint())
+	v.accepted = c.accept(issuer, key.Thumbprint(), evaluation)
 	v.Claims = &v.accepted.claims
 	return v
 }
 
-// refused is the verdict of the issuer's policy.
-func (c *candidate) refused(refusal *policy.Refusal) Verdict {
-	v := c.verdict(Refuse, Reason(refusal.Reason))
+// refusedBy is the same verdict, turned into what the issuer's policy says.
+func (v Verdict) refusedBy(refusal *policy.Refusal) Verdict {
+	v = v.refusedFor(Reason(refusal.Reason))
 	v.Detail = refusal.Detail
+	if refusal.Reason == policy.Busy {
+		v.Outcome = CannotDecide
+	}
 	return v
 }
 

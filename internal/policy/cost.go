@@ -1,0 +1,39 @@
+// cost.go bounds how much of the machine expressions may take. Whoever writes a
+// TrustedIssuer writes expressions, and makes tokens too, so that one namespace could
+// keep the verifier from everybody else's.
+
+package policy
+
+import (
+	"runtime"
+
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+)
+
+// expensive is what all expressions of a token cost together, in CEL's unit, where
+// they begin to count as expensive: some milliseconds.
+const expensive = celconfig.PerCallLimit / 20
+
+// places are those of expensive evaluations that run at the same time. There are half
+// as many as CPUs: the others' tokens have the rest.
+var places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
+// bounded evaluates expressions. Those of a policy that has been expensive before need
+// a place, and nobody waits for one.
+func (e *Evaluation) bounded(evaluate func() *Refusal) *Refusal {
+	if e.policy.dearest.Load() > expensive {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			return &Refusal{Reason: Busy, Detail: "the expressions of the issuer object are expensive, and too many tokens come at once"}
+		}
+	}
+	refusal := evaluate()
+	for {
+		dearest := e.policy.dearest.Load()
+		if e.budget.spent <= dearest || e.policy.dearest.CompareAndSwap(dearest, e.budget.spent) {
+			return refusal
+		}
+	}
+}

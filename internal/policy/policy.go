@@ -54,11 +54,48 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.Field + ": " + e.Detail }
 
+// MaxExpressionBytes is how long all expressions of an issuer object may be together.
+// Compiling takes about a second for a hundred thousand bytes, and news of other issuer
+// objects wait meanwhile.
+const MaxExpressionBytes = 16 << 10
+
+// size is how long they are.
+func size(spec *api.VerificationSpec, ka *api.KubernetesAuthentication) (n int) {
+	for _, r := range spec.ClaimValidationRules {
+		n += len(r.Expression)
+	}
+	for _, h := range spec.ResponseHeaders {
+		n += len(h.Expression)
+	}
+	if ka == nil {
+		return n
+	}
+	for _, r := range ka.UserValidationRules {
+		n += len(r.Expression)
+	}
+	m := ka.ClaimMappings
+	if m == nil {
+		return n
+	}
+	for _, c := range []*api.ClaimOrExpression{m.Username, m.Groups, m.UID} {
+		if c != nil {
+			n += len(c.Expression)
+		}
+	}
+	for _, x := range m.Extra {
+		n += len(x.ValueExpression)
+	}
+	return n
+}
+
 // Compile makes the policy of an issuer object. ka is nil where its tokens do not
 // authenticate to the Kubernetes API. Its errors are *Error.
 func Compile(spec *api.VerificationSpec, ka *api.KubernetesAuthentication) (*Policy, error) {
 	if spec == nil {
 		spec = &api.VerificationSpec{}
+	}
+	if n := size(spec, ka); n > MaxExpressionBytes {
+		return nil, &Error{"spec.verification", fmt.Sprintf("all expressions together, those of kubernetesAuthentication included, have %d bytes, over the limit of %d", n, MaxExpressionBytes)}
 	}
 	p := &Policy{
 		Leeway: api.DefaultLeeway, Cookie: spec.Cookie,

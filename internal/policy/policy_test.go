@@ -200,6 +200,37 @@ func TestCompileNamesTheField(t *testing.T) {
 	compile(g, &verified, user(api.ClaimMappings{Username: expression("claims.email")}))
 }
 
+// Compiling takes time, which news of other issuer objects wait for: what one of them
+// may take is bounded, wherever its expressions stand.
+func TestExpressionsHaveALimitTogether(t *testing.T) {
+	half := `"` + strings.Repeat("x", policy.MaxExpressionBytes/2-len(`"" != ""`)) + `" != ""`
+	text := `"` + strings.Repeat("x", policy.MaxExpressionBytes/2-2) + `"`
+	rule := api.ClaimValidationRule{Expression: half}
+	for name, more := range map[string]struct {
+		spec api.VerificationSpec
+		ka   api.KubernetesAuthentication
+	}{
+		"rules":    {spec: rules(rule)},
+		"headers":  {spec: api.VerificationSpec{ResponseHeaders: []api.ResponseHeader{{Name: "X", Expression: text}}}},
+		"users":    {ka: api.KubernetesAuthentication{UserValidationRules: []api.UserValidationRule{{Expression: half}}}},
+		"username": {ka: api.KubernetesAuthentication{ClaimMappings: &api.ClaimMappings{Username: &api.ClaimOrExpression{Expression: text}}}},
+		"groups":   {ka: api.KubernetesAuthentication{ClaimMappings: &api.ClaimMappings{Groups: &api.ClaimOrExpression{Expression: text}}}},
+		"uid":      {ka: api.KubernetesAuthentication{ClaimMappings: &api.ClaimMappings{UID: &api.ClaimOrExpression{Expression: text}}}},
+		"extra":    {ka: api.KubernetesAuthentication{ClaimMappings: &api.ClaimMappings{Extra: []api.ExtraMapping{{Key: "a.b/c", ValueExpression: text}}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			spec := more.spec
+			spec.ClaimValidationRules = append(spec.ClaimValidationRules, rule)
+			_, err := policy.Compile(&spec, &more.ka)
+			g.Expect(err).NotTo(HaveOccurred(), "as long as they may be")
+			spec.ClaimValidationRules[0].Expression += " "
+			_, err = policy.Compile(&spec, &more.ka)
+			g.Expect(err).To(MatchError(ContainSubstring("over the limit of 16384")))
+		})
+	}
+}
+
 func TestHeaderValues(t *testing.T) {
 	header := func(claim string) api.ResponseHeader { return api.ResponseHeader{Name: "X-A", Claim: claim} }
 	computed := func(text string) api.ResponseHeader { return api.ResponseHeader{Name: "X-A", Expression: text} }

@@ -77,7 +77,8 @@ func (h *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		h.fail(w, http.StatusNotFound, "no such issuer")
 	case what == mirrorDiscovery:
-		h.serve(w, r, "application/json", h.metadata(issuer, strings.TrimSuffix(path, mirrorDiscovery)), mirrorMaxAge)
+		metadata := h.metadata(issuer, strings.TrimSuffix(path, mirrorDiscovery))
+		h.serve(w, r, "application/json", metadata, snapshot.DigestOf(metadata), mirrorMaxAge)
 	default:
 		h.keys(w, r, issuer)
 	}
@@ -106,7 +107,7 @@ func (h *mirror) keys(w http.ResponseWriter, r *http.Request, issuer *Issuer) {
 		h.fail(w, http.StatusServiceUnavailable, "there are no keys that are trusted now")
 		return
 	}
-	h.serve(w, r, "application/jwk-set+json", issuer.usable.JSON(), issuer.maxAge(now))
+	h.serve(w, r, "application/jwk-set+json", issuer.usable.JSON(), issuer.usable.Digest(), issuer.maxAge(now))
 }
 
 // maxAge is how long a client may use the keys without asking again. It never
@@ -123,12 +124,12 @@ func (i *Issuer) maxAge(now time.Time) time.Duration {
 }
 
 // serve answers with content, or with 304 where the client has it.
-func (h *mirror) serve(w http.ResponseWriter, r *http.Request, contentType string, content []byte, maxAge time.Duration) {
+func (h *mirror) serve(w http.ResponseWriter, r *http.Request, contentType string, content []byte, digest string, maxAge time.Duration) {
 	header := w.Header()
 	header.Set("Content-Type", contentType)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(maxAge.Seconds())))
-	header.Set("ETag", `"`+snapshot.DigestOf(content)+`"`)
+	header.Set("ETag", `"`+digest+`"`)
 	mirrored.WithLabelValues("served").Inc()
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 }

@@ -226,8 +226,12 @@ func (s *stage) data(key client.ObjectKey) map[string]string {
 
 // answer is what forward-auth says to a good token.
 func (s *stage) answer() (int, error) {
-	token := s.key.Sign(testissuer.Claims(s.issuer.URL(), "alice", "orders", time.Now(), time.Hour))
-	req, err := http.NewRequestWithContext(s.ctx, http.MethodGet, fmt.Sprintf("https://%s/forward-auth/ns/default/auth", s.at), nil)
+	return s.answerAt(s.at, s.key.Sign(testissuer.Claims(s.issuer.URL(), "alice", "orders", time.Now(), time.Hour)))
+}
+
+// answerAt is what a verifier says to a token.
+func (s *stage) answerAt(at, token string) (int, error) {
+	req, err := http.NewRequestWithContext(s.ctx, http.MethodGet, fmt.Sprintf("https://%s/forward-auth/ns/default/auth", at), nil)
 	if err != nil {
 		return 0, err
 	}

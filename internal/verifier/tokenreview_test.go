@@ -279,6 +279,13 @@ func TestTokenReviewRefusesWhatIsNoReview(t *testing.T) {
 			g.Expect(response.Header).NotTo(HaveKey("Retry-After"))
 		})
 	}
+	t.Run("a body whose length is not told", func(t *testing.T) {
+		g := NewWithT(t)
+		response, _ := post(t, url, "application/json", io.MultiReader(bytes.NewReader(good)))
+		g.Expect(response.StatusCode).To(Equal(http.StatusOK))
+		response, _ = post(t, url, "application/json", io.MultiReader(bytes.NewReader(append(bytes.Repeat([]byte(" "), 1<<20-len(good)+1), good...))))
+		g.Expect(response.StatusCode).To(Equal(http.StatusRequestEntityTooLarge))
+	})
 	t.Run("a body of exactly 1 MiB", func(t *testing.T) {
 		response, _ := post(t, url, "application/json", bytes.NewReader(append(bytes.Repeat([]byte(" "), 1<<20-len(good)), good...)))
 		NewWithT(t).Expect(response.StatusCode).To(Equal(http.StatusOK), "and none of the above kept a place in the gate")

@@ -88,7 +88,7 @@ func (s *stage) anotherVerifier(t *testing.T) string {
 		"--components=verifier", "--operator-namespace=" + harness.OperatorNamespace, "--verifier-bind-address=" + at, "--health-probe-bind-address=" + probes,
 		"--tls-cert-file=" + s.file("second.crt", cert), "--tls-private-key-file=" + s.file("second.key", key),
 	}
-	second := exec.CommandContext(s.ctx, os.Args[0]) //nolint:gosec // this test itself
+	second := exec.CommandContext(s.ctx, os.Args[0])
 	second.Env = append(os.Environ(), managerArgs+"="+strings.Join(args, " "))
 	s.Expect(second.Start()).To(Succeed())
 	t.Cleanup(func() {

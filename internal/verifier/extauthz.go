@@ -181,8 +181,8 @@ func (s *Server) limitTime(stream context.Context, info *tap.Info) (context.Cont
 	if info.FullMethodName == healthpb.Health_Watch_FullMethodName {
 		return stream, nil
 	}
-	limited, cancel := context.WithTimeout(stream, s.checkTimeout)
-	_ = cancel // the end of the stream ends both contexts
+	limited, cancel := context.WithTimeout(stream, s.checkTimeout) //nolint:gosec // the end of the stream ends both contexts
+	_ = cancel
 	return limited, nil
 }
 

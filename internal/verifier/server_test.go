@@ -536,12 +536,12 @@ type dialer func(ctx context.Context, address string) (net.Conn, error)
 
 // keeping is a client that keeps its connection open.
 func (r *running) keeping(dial dialer, certificates ...tls.Certificate) *http.Client {
-	client := r.client(certificates...)
-	client.Transport = &http.Transport{
-		TLSClientConfig: client.Transport.(*http.Transport).TLSClientConfig, //nolint:forcetypeassert // see client
+	config := r.clientTLS()
+	config.Certificates = certificates
+	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: config,
 		DialContext:     func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
-	}
-	return client
+	}}
 }
 
 // reviewer asks for reviews, as the API server does.

@@ -73,8 +73,15 @@ type tokenCache struct {
 	tokens *otter.Cache[tokenName, *accepted]
 }
 
-// tokenName is the SHA-256 of a token, or of the whole review that asks about it.
-type tokenName [sha256.Size]byte
+// tokenName is the SHA-256 of a token, or of the whole review that asks about it. One
+// is never taken for the other.
+type tokenName struct {
+	sum    [sha256.Size]byte
+	review bool
+}
+
+// nameOfReview is the name of a review.
+func nameOfReview(body []byte) tokenName { return tokenName{sum: sha256.Sum256(body), review: true} }
 
 // newTokenCache makes a cache of that many bytes; nil for 0.
 func newTokenCache(size uint64, now func() time.Time) (*tokenCache, error) {
@@ -112,9 +119,9 @@ func (a *accepted) weight() uint32 {
 func nameOf(token string) tokenName {
 	var usual [2048]byte
 	if len(token) > len(usual) {
-		return sha256.Sum256([]byte(token))
+		return tokenName{sum: sha256.Sum256([]byte(token))}
 	}
-	return sha256.Sum256(usual[:copy(usual[:], token)])
+	return tokenName{sum: sha256.Sum256(usual[:copy(usual[:], token)])}
 }
 
 // get is the token if it was accepted before.

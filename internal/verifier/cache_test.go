@@ -253,6 +253,7 @@ func TestRefusedTokensAreNotRemembered(t *testing.T) {
 		g.Expect(cache.get(nameOf(token))).To(BeNil())
 	}
 	g.Expect((*tokenCache)(nil).get(nameOf("x"))).To(BeNil(), "without a cache nothing is remembered")
+	g.Expect(nameOf("x")).NotTo(Equal(nameOfReview([]byte("x"))), "a token is not taken for a review")
 }
 
 func TestTheCacheIsBounded(t *testing.T) {

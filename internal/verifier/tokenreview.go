@@ -15,7 +15,6 @@ package verifier
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io"
@@ -90,7 +89,7 @@ func (h *tokenReview) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(status)
 		return
 	}
-	name := tokenName(sha256.Sum256(body))
+	name := nameOfReview(body)
 	if reply, ok := h.seen(name); ok {
 		writeReview(w, reply)
 		return

@@ -1,5 +1,10 @@
 package v1alpha1
 
+import (
+	"strconv"
+	"strings"
+)
+
 // Labels, annotations and the finalizer. The prefix is reserved.
 const (
 	// Prefix begins the names of all of them.
@@ -8,7 +13,7 @@ const (
 	// AnnotationRefresh on an issuer: any new value refreshes its keys now.
 	AnnotationRefresh = "jwks-trust.dev/refresh"
 	// AnnotationApprove on an issuer: the digest of a quarantined key set that is
-	// to be trusted (status.rotation.candidateDigest).
+	// to be trusted (status.rotation.candidateDigest). See Approval.
 	AnnotationApprove = "jwks-trust.dev/approve"
 	// AnnotationClearCompromised on an issuer: the thumbprint of a compromised
 	// key to forget, or several, separated by commas.
@@ -39,3 +44,26 @@ const (
 	// withdrawn. It never waits for the issuer's server.
 	FinalizerWithdraw = "jwks-trust.dev/withdraw"
 )
+
+// maxApproval is how long the annotation may be, in bytes: status repeats it.
+const maxApproval = 128
+
+// Approval is the value of AnnotationApprove that approves of the key set with that
+// digest. An approval is good for one time: where the set was approved before, keys
+// of it have been removed since, and the same value must not bring them back. Then it
+// is the digest with a number behind it.
+func Approval(issuer Issuer, digest string) string {
+	r := issuer.IssuerStatus().Rotation
+	if r == nil || r.HandledApproval != digest {
+		return digest
+	}
+	return digest + "/" + strconv.FormatInt(r.Count, 10)
+}
+
+// Approves reports whether somebody has approved of the key set with that digest,
+// which waits for that, and the approval has not been used yet.
+func Approves(issuer Issuer, digest string) bool {
+	r, value := issuer.IssuerStatus().Rotation, issuer.GetAnnotations()[AnnotationApprove]
+	named, _, _ := strings.Cut(value, "/")
+	return r != nil && digest != "" && named == digest && len(value) <= maxApproval && r.CandidateDigest == digest && r.HandledApproval != value
+}

@@ -364,10 +364,17 @@ type RotationStatus struct {
 	Replaced []string `json:"replaced,omitempty"`
 
 	// candidateDigest is that of the quarantined set, as sha256:<hex>. The
-	// annotation jwks-trust.dev/approve with this value makes it trusted.
+	// annotation jwks-trust.dev/approve with this value makes it trusted, once.
 	// +optional
 	// +kubebuilder:validation:MaxLength=71
 	CandidateDigest string `json:"candidateDigest,omitempty"`
+
+	// handledApproval is the value of the annotation jwks-trust.dev/approve that was
+	// used. It approves of nothing any more: keys that were removed since need another
+	// approval.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	HandledApproval string `json:"handledApproval,omitempty"`
 
 	// history lists the keys that were trusted and no longer are, the newest
 	// first; the last 50 of them.

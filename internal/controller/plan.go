@@ -66,9 +66,10 @@ type planInput struct {
 	generation int64
 	spec       *api.IssuerSpec
 	status     *api.IssuerStatus
-	// request is the value of the refresh annotation, and approved that of the
-	// one that approves of a quarantined set.
-	request, approved string
+	// request is the value of the refresh annotation.
+	request string
+	// approved: somebody has approved of the quarantined set.
+	approved bool
 	// wantedSince is when the verifier's request was first seen.
 	wantedSince time.Time
 	// last is what this process remembers of its own attempts; nil after a
@@ -189,7 +190,7 @@ func (in planInput) causes() []cause {
 	}
 	add(in.asked(), "requested", in.spaced(minAttemptSpacing))
 	add(in.attemptedGeneration() != in.generation || in.readmit, "changed", in.spaced(minAttemptSpacing))
-	add(in.approves(), "approved", later(in.spaced(minAttemptSpacing), in.backoff()))
+	add(in.approved, "approved", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(in.missing() != nil, secondLook, later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.patience()))
 	add(in.news, news, in.now)
 	if lookUp := later(later(in.now, in.spaced(unknownKeySpacing)), in.backoff()); lookUp.Before(in.wantedSince.Add(unknownKeyPatience)) {
@@ -212,12 +213,6 @@ func (in planInput) asked() bool {
 func (in planInput) wanted() bool {
 	h := in.status.HandledRefresh
 	return in.status.RefreshRequestedAt != nil && (h == nil || !in.status.RefreshRequestedAt.Equal(h.RequestedAt))
-}
-
-// approves reports that the quarantined set has been approved of.
-func (in planInput) approves() bool {
-	r := in.status.Rotation
-	return r != nil && r.CandidateDigest != "" && r.CandidateDigest == in.approved
 }
 
 // missing is since when a key that waits for a second look is missing; nil when

@@ -57,7 +57,7 @@ func TestPlanFetch(t *testing.T) {
 		lost       bool
 		static     bool
 		suspended  bool
-		approved   string
+		approved   bool
 		// wantedSince is now where it is zero.
 		wantedSince time.Time
 		want        plan
@@ -89,10 +89,10 @@ func TestPlanFetch(t *testing.T) {
 			status: missing(ahead(time.Hour), ahead(7*time.Minute)), want: plan{fetch: true, why: "missing"},
 		},
 		"an approval is acted on at once, unconditionally, after a restart too": {
-			status: waiting, approved: "sha256:2", want: plan{fetch: true, why: "approved"},
+			status: waiting, approved: true, want: plan{fetch: true, why: "approved"},
 		},
 		"an approval of another set is not": {
-			status: waiting, approved: "sha256:1", want: plan{next: ahead(7 * time.Minute)},
+			status: waiting, want: plan{next: ahead(7 * time.Minute)},
 		},
 		"fresh keys wait for their refresh point": {
 			status: known(ago(time.Minute), ahead(7*time.Minute)), want: plan{next: ahead(7 * time.Minute)},

@@ -360,7 +360,7 @@ func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, 
 	return planFetch(planInput{
 		now: now, generation: issuer.GetGeneration(), spec: issuer.IssuerSpec(), status: s,
 		request:  cut(issuer.GetAnnotations()[api.AnnotationRefresh]),
-		approved: issuer.GetAnnotations()[api.AnnotationApprove],
+		approved: approved(issuer),
 		last:     m.last,
 		readmit:  m.readmit,
 		lost:     trusted == nil && s.Snapshot != nil && s.Snapshot.Digest != "",

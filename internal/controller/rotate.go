@@ -163,7 +163,7 @@ func (in rotation) bound(out map[keyset.Ref]missing, refs []keyset.Ref, publishe
 // one that has not succeeded, for as long as nobody has approved of it.
 func quarantine(got sourced, issuer api.Issuer) sourced {
 	spec := issuer.IssuerSpec()
-	if !got.succeeded || spec.Static() || issuer.GetAnnotations()[api.AnnotationApprove] == got.set.Digest() {
+	if !got.succeeded || spec.Static() || api.Approves(issuer, got.set.Digest()) {
 		return got
 	}
 	trusted := map[string]bool{}
@@ -195,7 +195,13 @@ func howToApprove(issuer api.Issuer, set *keyset.Set) string {
 		in = " -n " + ns
 	}
 	return fmt.Sprintf("Ask the issuer's owner; if they are right: kubectl annotate%s --overwrite %s %s %s=%s",
-		in, resourceOf(issuer), issuer.GetName(), api.AnnotationApprove, set.Digest())
+		in, resourceOf(issuer), issuer.GetName(), api.AnnotationApprove, api.Approval(issuer, set.Digest()))
+}
+
+// approved reports whether somebody has approved of the quarantined set.
+func approved(issuer api.Issuer) bool {
+	r := issuer.IssuerStatus().Rotation
+	return r != nil && api.Approves(issuer, r.CandidateDigest)
 }
 
 // trustedState reports whether a key in that state may verify tokens.

@@ -250,7 +250,10 @@ var _ = Describe("The keys of an issuer", func() {
 })
 
 var _ = Describe("A key set that has to be approved", func() {
-	approve := func(s *scene) { s.annotate(api.AnnotationApprove, s.status().Rotation.CandidateDigest) }
+	approve := func(s *scene) {
+		issuer := s.get()
+		s.annotate(api.AnnotationApprove, api.Approval(issuer, issuer.Status.Rotation.CandidateDigest))
+	}
 	suspended := func(reason string) func(*scene) {
 		return func(s *scene) {
 			GinkgoHelper()
@@ -308,7 +311,7 @@ var _ = Describe("A key set that has to be approved", func() {
 			step{after: 8 * time.Minute, silent: true}, // the same set is not told of again
 			step{do: publishes(key1), after: 8 * time.Minute, trusts: []string{"k1"}, then: func(s *scene) {
 				Expect(s.status()).To(isReady(api.ReasonFresh))
-				Expect(s.status().Rotation).To(BeNil(), "the issuer took it back")
+				Expect(s.status().Rotation.CandidateDigest).To(BeEmpty(), "the issuer took it back")
 			}},
 		),
 		Entry("RequireApproval: an approval is for one set alone", api.RotationRequireApproval,
@@ -326,6 +329,25 @@ var _ = Describe("A key set that has to be approved", func() {
 			step{do: approve, after: 10 * time.Second, trusts: []string{"k1", "k2"}},
 			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
 			step{after: 30 * time.Second, trusts: []string{"k1"}},
+		),
+		Entry("RequireApproval: an approval is good for one time, and brings no removed key back", api.RotationRequireApproval,
+			step{do: publishes(key1, key2)},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1", "k2"}},
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{after: 30 * time.Second, trusts: []string{"k1"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, trusts: []string{"k1"}, then: suspended(api.ReasonApprovalRequired)},
+			step{do: (*scene).restart, after: 8 * time.Minute, trusts: []string{"k1"}, then: suspended(api.ReasonApprovalRequired)},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1", "k2"}},
+		),
+		Entry("RequireOverlap: an approval is good for one time", api.RotationRequireOverlap,
+			step{do: publishes(key1)},
+			step{do: publishes(key2), after: 8 * time.Minute, trusts: []string{"k1"}, then: suspended(api.ReasonNoOverlap)},
+			step{do: approve, after: 10 * time.Second, missing: []string{"k1"}},
+			step{after: 30 * time.Second, trusts: []string{"k2"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, trusts: []string{"k1", "k2"}},
+			step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}},
+			step{after: 30 * time.Second, trusts: []string{"k1"}},
+			step{do: publishes(key2), after: 8 * time.Minute, trusts: []string{"k1"}, then: suspended(api.ReasonNoOverlap)},
 		),
 		Entry("RequireApproval: across a restart and the loss of the ConfigMaps", api.RotationRequireApproval,
 			step{},

@@ -116,6 +116,7 @@ func nextStatus(issuer api.Issuer, out outcome, now time.Time) *api.IssuerStatus
 	next.ObservedGeneration = issuer.GetGeneration()
 
 	recordAttempt(next, out.attempt, now)
+	recordApproval(next, issuer, out)
 	recordTrusted(next, issuer, out, now)
 	next.NextRefreshTime = timeOrNil(out.nextRefresh)
 	setConditions(next, issuer, out, now)
@@ -163,6 +164,27 @@ func clearCompromised(status *api.IssuerStatus, annotation string) {
 	status.CompromisedKeys = slices.DeleteFunc(status.CompromisedKeys, func(k api.CompromisedKey) bool {
 		return slices.Contains(named, k.Thumbprint)
 	})
+}
+
+// recordApproval notes that an approval has been used: by an answer, or by the
+// publication that a crash interrupted, whose keys still stand as quarantined. One that
+// the annotation no longer has is forgotten.
+func recordApproval(next *api.IssuerStatus, issuer api.Issuer, out outcome) {
+	value := issuer.GetAnnotations()[api.AnnotationApprove]
+	if r := next.Rotation; r != nil && r.HandledApproval != value {
+		r.HandledApproval = ""
+	}
+	if !approved(issuer) || out.trusted == nil {
+		return
+	}
+	digest := issuer.IssuerStatus().Rotation.CandidateDigest
+	answered := out.confirmed() && out.attempt.set.Digest() == digest
+	settled := slices.ContainsFunc(next.Keys, func(k api.KeyStatus) bool {
+		return k.State == api.KeyQuarantined && out.trusted.Has(keyset.Ref{KeyID: k.KeyID, Thumbprint: k.Thumbprint})
+	})
+	if answered || settled {
+		rotationOf(next).HandledApproval = value
+	}
 }
 
 // recordTrusted describes the trusted set: its digest, its keys, its rotation
@@ -293,7 +315,7 @@ func listQuarantined(next *api.IssuerStatus, old, trusted []api.KeyStatus, a *at
 	case a != nil && a.succeeded:
 		if r := next.Rotation; r != nil {
 			r.CandidateDigest = ""
-			if r.Count == 0 {
+			if r.Count == 0 && r.HandledApproval == "" {
 				next.Rotation = nil // the API server takes an object that was emptied for null
 			}
 		}

@@ -26,6 +26,7 @@ type Manager struct {
 	cmd    *exec.Cmd
 	log    *os.File
 	exited chan struct{}
+	told   bool // to end
 }
 
 // StartManager starts the binary and waits until it is ready. A manager that was
@@ -102,6 +103,7 @@ func (m *Manager) Stop() {
 	if m == nil {
 		return
 	}
+	m.told = true
 	_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	select {
 	case <-m.exited:
@@ -109,6 +111,13 @@ func (m *Manager) Stop() {
 		_ = m.cmd.Process.Kill()
 	}
 	_ = m.log.Close()
+}
+
+// Kill ends it as a crash would, and waits until it is gone.
+func (m *Manager) Kill() {
+	m.told = true
+	_ = m.cmd.Process.Kill() // it may have ended already
+	<-m.exited
 }
 
 // PrintLog shows the end of its log, after a failure.

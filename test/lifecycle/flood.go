@@ -18,6 +18,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
 // floodName is the issuer that is flooded.
@@ -26,7 +27,7 @@ const floodName = "flooded"
 // window is the time in which one fetch is allowed.
 const window = 30 * time.Second
 
-func measureFlood(ctx context.Context, o *options, r *report) error {
+func measureFlood(ctx context.Context, o *options, r *harness.Report) error {
 	i, err := testissuer.Start()
 	if err != nil {
 		return err
@@ -57,15 +58,15 @@ type flooded struct {
 
 // floods sends tokens whose claims pass, then some whose claims do not. Before each
 // the issuer is left alone for so long that the first token could cause a fetch.
-func floods(ctx context.Context, o *options, r *report, x *flooded) error {
+func floods(ctx context.Context, o *options, r *harness.Report, x *flooded) error {
 	if err := x.fetches.quiet(ctx); err != nil {
 		return err
 	}
-	say("Flooding: tokens with random kids whose claims pass ...")
+	harness.Say("Flooding: tokens with random kids whose claims pass ...")
 	right := x.flood(ctx, o.floodWorkers, o.flood, o.floodFor, audience)
-	r.flood("flood", right)
+	reportFlood(r, "flood", right)
 	allowed := int(right.took/window) + 2 // those begun, and one for the border
-	r.target("flood: fetches by the issuer's count", len(right.fetched) <= allowed,
+	r.Target("flood: fetches by the issuer's count", len(right.fetched) <= allowed,
 		fmt.Sprintf("<= %d, one per started 30 s and one", allowed), "%d, shortest time between two: %s", len(right.fetched), shortest(right.fetched))
 
 	if err := x.fetches.quiet(ctx); err != nil {
@@ -75,16 +76,16 @@ func floods(ctx context.Context, o *options, r *report, x *flooded) error {
 	if err != nil {
 		return err
 	}
-	say("Flooding: tokens for another audience ...")
+	harness.Say("Flooding: tokens for another audience ...")
 	wrong := x.flood(ctx, o.floodWorkers, o.floodWrong, 0, "https://billing.example.com")
-	r.flood("flood, wrong aud", wrong)
+	reportFlood(r, "flood, wrong aud", wrong)
 	after, err := x.requestedAt(ctx)
 	if err != nil {
 		return err
 	}
-	r.target("flood, wrong aud: fetches by the issuer's count", len(wrong.fetched) == 0, "0", "%d", len(wrong.fetched))
+	r.Target("flood, wrong aud: fetches by the issuer's count", len(wrong.fetched) == 0, "0", "%d", len(wrong.fetched))
 	// A request would be acted on later, too late to be counted.
-	r.target("flood, wrong aud: fetches requested from the controller", before == after, "0", "%s", map[bool]string{true: "0", false: "1 or more"}[before == after])
+	r.Target("flood, wrong aud: fetches requested from the controller", before == after, "0", "%s", map[bool]string{true: "0", false: "1 or more"}[before == after])
 	return ctx.Err()
 }
 
@@ -178,7 +179,7 @@ func (t *tally) add(status int, reason string, err error) {
 	}
 	if time.Since(t.told) >= 10*time.Second {
 		t.told = time.Now()
-		say("... %d tokens in %s", t.total, time.Since(t.started).Round(time.Second))
+		harness.Say("... %d tokens in %s", t.total, time.Since(t.started).Round(time.Second))
 	}
 }
 
@@ -237,16 +238,16 @@ func (x *flooded) sampleGood(ctx context.Context) samples {
 }
 
 // flood adds what the two floods have in common.
-func (r *report) flood(name string, f floodResult) {
+func reportFlood(r *harness.Report, name string, f floodResult) {
 	total := 0
 	for _, n := range f.answers {
 		total += n
 	}
-	r.figure(name+": tokens sent", "%d in %s, %.0f a second", total, round(f.took), float64(total)/f.took.Seconds())
-	r.target(name+": tokens refused with 401", f.refused == total, "all", "%d of %d (%s)", f.refused, total, listed(f.answers))
-	r.target(name+": good tokens accepted meanwhile", f.good.accepted == f.good.sent, "100 %",
+	r.Figure(name+": tokens sent", "%d in %s, %.0f a second", total, harness.Round(f.took), float64(total)/f.took.Seconds())
+	r.Target(name+": tokens refused with 401", f.refused == total, "all", "%d of %d (%s)", f.refused, total, listed(f.answers))
+	r.Target(name+": good tokens accepted meanwhile", f.good.accepted == f.good.sent, "100 %",
 		"%.1f %%, %d of %d%s", 100*float64(f.good.accepted)/float64(f.good.sent), f.good.accepted, f.good.sent, prefixed("; ", listed(f.good.failures)))
-	r.times(name+": answer to a good token", f.good.times)
+	r.Times(name+": answer to a good token", f.good.times)
 }
 
 // listed is a count of each, sorted.

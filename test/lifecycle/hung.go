@@ -17,6 +17,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
 // hungEvery is which part of the issuers is at a hung host.
@@ -157,7 +158,7 @@ type crowdResult struct {
 	connections    int64
 }
 
-func measureHungHosts(ctx context.Context, o *options, r *report) error {
+func measureHungHosts(ctx context.Context, o *options, r *harness.Report) error {
 	without, err := measureCrowd(ctx, o, false)
 	if err != nil {
 		return err
@@ -200,7 +201,7 @@ func measureCrowd(ctx context.Context, o *options, hung bool) (out crowdResult, 
 func (c *crowd) settle(ctx context.Context, w *world, objects []*api.TrustedIssuer, limit time.Duration, out *crowdResult) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r, err := w.watchReady(watching, names(c.healthy))
+	r, err := w.WatchReady(watching, names(c.healthy))
 	if err != nil {
 		return err
 	}
@@ -209,19 +210,19 @@ func (c *crowd) settle(ctx context.Context, w *world, objects []*api.TrustedIssu
 		return err
 	}
 	before := c.requests()
-	say("Creating %d issuers, %d of them at hung hosts ...", len(objects), len(objects)-len(c.healthy))
+	harness.Say("Creating %d issuers, %d of them at hung hosts ...", len(objects), len(objects)-len(c.healthy))
 	start := time.Now()
-	if err := w.create(ctx, objects); err != nil {
+	if err := w.Create(ctx, objects); err != nil {
 		return err
 	}
 	out.created = time.Since(start)
-	say("They were created in %s.", round(out.created))
-	if err := r.wait(ctx, limit); err != nil {
+	harness.Say("They were created in %s.", harness.Round(out.created))
+	if err := r.Wait(ctx, limit); err != nil {
 		return err
 	}
-	out.each = r.since(start)
+	out.each = r.Since(start)
 	out.ready, out.requests = slices.Max(out.each), c.requests()-before
-	say("All %d healthy ones are Ready after %s.", len(c.healthy), round(out.ready))
+	harness.Say("All %d healthy ones are Ready after %s.", len(c.healthy), harness.Round(out.ready))
 	return nil
 }
 
@@ -236,7 +237,7 @@ func (c *crowd) refresh(ctx context.Context, w *world, n int, out *crowdResult) 
 		if err != nil {
 			return err
 		}
-		say("A rotated issuer, refreshed by annotation, showed the new key after %s.", round(took))
+		harness.Say("A rotated issuer, refreshed by annotation, showed the new key after %s.", harness.Round(took))
 		out.refreshed = append(out.refreshed, took)
 	}
 	return nil
@@ -246,14 +247,14 @@ func (c *crowd) refresh(ctx context.Context, w *world, n int, out *crowdResult) 
 func (w *world) refreshOne(ctx context.Context, o *api.TrustedIssuer, kid string) (time.Duration, error) {
 	watching, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	stream, err := w.client.Watch(watching, &api.TrustedIssuerList{}, client.InNamespace(namespace), client.MatchingFields{"metadata.name": o.Name})
+	stream, err := w.Client.Watch(watching, &api.TrustedIssuerList{}, client.InNamespace(namespace), client.MatchingFields{"metadata.name": o.Name})
 	if err != nil {
 		return 0, err
 	}
 	defer stream.Stop()
 	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, api.AnnotationRefresh, kid))
 	start := time.Now()
-	if err := w.client.Patch(ctx, o.DeepCopy(), patch); err != nil {
+	if err := w.Client.Patch(ctx, o.DeepCopy(), patch); err != nil {
 		return 0, err
 	}
 	for event := range stream.ResultChan() {
@@ -264,15 +265,15 @@ func (w *world) refreshOne(ctx context.Context, o *api.TrustedIssuer, kid string
 	return 0, errors.Join(ctx.Err(), fmt.Errorf("the status of %s did not show the key %s within 5 minutes", o.Name, kid))
 }
 
-func reportHungHosts(r *report, o *options, without, with crowdResult) {
+func reportHungHosts(r *harness.Report, o *options, without, with crowdResult) {
 	healthy := len(without.each)
 	name := fmt.Sprintf("hung: %d healthy issuers", healthy)
-	r.figure(name+" all Ready, without hung ones", "%s (median of each %s, creating took %s, %d fetches)",
-		round(without.ready), round(median(without.each)), round(without.created), without.requests)
-	r.figure(fmt.Sprintf("%s all Ready, beside %d hung ones", name, o.issuers-healthy), "%s (median of each %s, creating took %s, %d fetches)",
-		round(with.ready), round(median(with.each)), round(with.created), with.requests)
-	r.figure("hung: ratio of the two", "%.2f", with.ready.Seconds()/without.ready.Seconds())
-	r.times("hung: annotation -> new key in status, without hung ones", without.refreshed)
-	r.times("hung: annotation -> new key in status, beside hung ones", with.refreshed)
-	r.figure("hung: connections to hung hosts", "%d", with.connections)
+	r.Figure(name+" all Ready, without hung ones", "%s (median of each %s, creating took %s, %d fetches)",
+		harness.Round(without.ready), harness.Round(harness.Median(without.each)), harness.Round(without.created), without.requests)
+	r.Figure(fmt.Sprintf("%s all Ready, beside %d hung ones", name, o.issuers-healthy), "%s (median of each %s, creating took %s, %d fetches)",
+		harness.Round(with.ready), harness.Round(harness.Median(with.each)), harness.Round(with.created), with.requests)
+	r.Figure("hung: ratio of the two", "%.2f", with.ready.Seconds()/without.ready.Seconds())
+	r.Times("hung: annotation -> new key in status, without hung ones", without.refreshed)
+	r.Times("hung: annotation -> new key in status, beside hung ones", with.refreshed)
+	r.Figure("hung: connections to hung hosts", "%d", with.connections)
 }

@@ -47,6 +47,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
 // options are the command line.
@@ -115,7 +117,7 @@ func (o *options) wants(name string) bool {
 // measurement is one part of the program.
 type measurement struct {
 	name string
-	run  func(context.Context, *options, *report) error
+	run  func(context.Context, *options, *harness.Report) error
 }
 
 var measurements = []measurement{
@@ -143,21 +145,21 @@ func run(ctx context.Context, o *options) int {
 		return 2
 	}
 	started := time.Now()
-	var r report
+	var r harness.Report
 	for _, m := range measurements {
 		if !o.wants(m.name) {
 			continue
 		}
 		fmt.Printf("\n── %s\n", m.name)
 		if err := m.run(ctx, o, &r); err != nil {
-			r.print()
+			r.Print(os.Stdout)
 			fmt.Fprintf(os.Stderr, "\nThe measurement %s FAILED: %v\n", m.name, err)
 			return 1
 		}
 	}
-	r.print()
-	fmt.Printf("\nMeasured in %s.\n", round(time.Since(started)))
-	if r.missed() {
+	r.Print(os.Stdout)
+	fmt.Printf("\nMeasured in %s.\n", harness.Round(time.Since(started)))
+	if r.Missed() {
 		return 1
 	}
 	return 0

@@ -1,17 +1,14 @@
-// objects.go makes TrustedIssuers, watches them become Ready, and asks forward-auth.
+// objects.go makes TrustedIssuers, and asks forward-auth.
 package main
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -35,117 +32,24 @@ func trusted(name string, i *testissuer.Issuer) *api.TrustedIssuer {
 	}
 }
 
-// create makes the objects, some at a time and in their order.
-func (w *world) create(ctx context.Context, objects []*api.TrustedIssuer) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(8)
-	for _, o := range objects {
-		group.Go(func() error { return w.client.Create(ctx, o) })
-	}
-	return group.Wait()
-}
-
-// readiness counts the objects that are Ready.
-type readiness struct {
-	wanted map[string]bool
-	done   chan struct{} // closed when all are
-
-	mu sync.Mutex
-	at map[string]time.Time // when each was seen to be Ready
-}
-
-// watchReady begins to watch for the objects of these names. It ends with the
-// context.
-func (w *world) watchReady(ctx context.Context, names []string) (*readiness, error) {
-	stream, err := w.client.Watch(ctx, &api.TrustedIssuerList{}, client.InNamespace(namespace))
-	if err != nil {
-		return nil, err
-	}
-	r := &readiness{wanted: map[string]bool{}, done: make(chan struct{}), at: map[string]time.Time{}}
-	for _, n := range names {
-		r.wanted[n] = true
-	}
-	go func() {
-		defer stream.Stop()
-		for event := range stream.ResultChan() {
-			if o, ok := event.Object.(*api.TrustedIssuer); ok && r.note(o) {
-				return
-			}
-		}
-	}()
-	return r, nil
-}
-
-// note reports whether all are Ready now.
-func (r *readiness) note(o *api.TrustedIssuer) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.wanted[o.Name] || !meta.IsStatusConditionTrue(o.Status.Conditions, api.ConditionReady) {
-		return false
-	}
-	if _, seen := r.at[o.Name]; !seen {
-		r.at[o.Name] = time.Now()
-	}
-	if len(r.at) < len(r.wanted) {
-		return false
-	}
-	close(r.done)
-	return true
-}
-
-// wait waits until all are Ready, and says how far it is.
-func (r *readiness) wait(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-r.done:
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("after %s only %d of %d healthy issuers were Ready", limit, r.count(), len(r.wanted))
-		case <-tick.C:
-			say("... %d of %d are Ready", r.count(), len(r.wanted))
-		}
-	}
-}
-
-func (r *readiness) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.at)
-}
-
-// since is how long after a time each became Ready.
-func (r *readiness) since(start time.Time) []time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []time.Duration
-	for _, at := range r.at {
-		out = append(out, at.Sub(start))
-	}
-	return out
-}
-
 // createReady makes the objects and waits until they are Ready.
 func (w *world) createReady(ctx context.Context, objects []*api.TrustedIssuer) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r, err := w.watchReady(watching, names(objects))
+	r, err := w.WatchReady(watching, names(objects))
 	if err != nil {
 		return err
 	}
-	if err := w.create(ctx, objects); err != nil {
+	if err := w.Create(ctx, objects); err != nil {
 		return err
 	}
-	return r.wait(ctx, time.Minute)
+	return r.Wait(ctx, time.Minute)
 }
 
 // read is the object as it is now.
 func (w *world) read(ctx context.Context, name string) (*api.TrustedIssuer, error) {
 	o := &api.TrustedIssuer{}
-	return o, w.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, o)
+	return o, w.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, o)
 }
 
 func names(objects []*api.TrustedIssuer) []string {
@@ -159,7 +63,7 @@ func names(objects []*api.TrustedIssuer) []string {
 // sleep waits and says what for.
 func sleep(ctx context.Context, d time.Duration, why string) error {
 	if d > time.Second {
-		say("Waiting %s: %s ...", d.Round(time.Second), why)
+		harness.Say("Waiting %s: %s ...", d.Round(time.Second), why)
 	}
 	select {
 	case <-ctx.Done():

@@ -11,6 +11,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
 const (
@@ -33,14 +34,14 @@ type rotationRound struct {
 	leftOver bool                    // status kept a request that no fetch had answered
 }
 
-func measureRotation(ctx context.Context, o *options, r *report) error {
+func measureRotation(ctx context.Context, o *options, r *harness.Report) error {
 	return inWorld(ctx, o.manager, func(w *world) error {
 		rounds, err := prepareRounds(o.rounds)
 		defer closeRounds(rounds)
 		if err != nil {
 			return err
 		}
-		say("Creating %d issuers ...", len(rounds))
+		harness.Say("Creating %d issuers ...", len(rounds))
 		if err := w.createReady(ctx, objectsOf(rounds)); err != nil {
 			return err
 		}
@@ -53,8 +54,8 @@ func measureRotation(ctx context.Context, o *options, r *report) error {
 			if err := turn.run(ctx, w, v); err != nil {
 				return fmt.Errorf("round %d: %w", n+1, err)
 			}
-			say("round %2d: accepted after %s and %s, refused before that %v times, %d fetch(es)", n+1,
-				round(turn.accepted[0]), round(turn.accepted[1]), turn.refused, turn.fetched)
+			harness.Say("round %2d: accepted after %s and %s, refused before that %v times, %d fetch(es)", n+1,
+				harness.Round(turn.accepted[0]), harness.Round(turn.accepted[1]), turn.refused, turn.fetched)
 		}
 		if err := findLeftOvers(ctx, w, rounds); err != nil {
 			return err
@@ -158,7 +159,7 @@ func insist(ctx context.Context, v verifiers, m *replica, name, token string) (r
 	}
 }
 
-func reportRotation(r *report, rounds []*rotationRound) {
+func reportRotation(r *harness.Report, rounds []*rotationRound) {
 	var first, both []time.Duration
 	refused, leftOver, early, late, uneven := 0, 0, 0, 0, 0
 	for _, turn := range rounds {
@@ -177,11 +178,11 @@ func reportRotation(r *report, rounds []*rotationRound) {
 		}
 	}
 	n := len(rounds)
-	r.times("rotation: issuer rotates -> token accepted by the first replica", first)
-	r.times("rotation: issuer rotates -> token accepted by both replicas", both)
-	r.figure("rotation: rounds in which a replica refused the token first", "%d of %d", refused, n)
-	r.figure("rotation: rounds that left a request in status that no fetch had answered", "%d of %d", leftOver, n)
-	r.target("rotation: fetches until both replicas accepted", early == n, fmt.Sprintf("%d, one a round", n), "%d", early)
-	r.target("rotation: further fetches in the 30 s after", late == 0, "0", "%d", late)
-	r.target("rotation: rounds with exactly one fetch", uneven == 0, fmt.Sprintf("%d of %d", n, n), "%d of %d", n-uneven, n)
+	r.Times("rotation: issuer rotates -> token accepted by the first replica", first)
+	r.Times("rotation: issuer rotates -> token accepted by both replicas", both)
+	r.Figure("rotation: rounds in which a replica refused the token first", "%d of %d", refused, n)
+	r.Figure("rotation: rounds that left a request in status that no fetch had answered", "%d of %d", leftOver, n)
+	r.Target("rotation: fetches until both replicas accepted", early == n, fmt.Sprintf("%d, one a round", n), "%d", early)
+	r.Target("rotation: further fetches in the 30 s after", late == 0, "0", "%d", late)
+	r.Target("rotation: rounds with exactly one fetch", uneven == 0, fmt.Sprintf("%d of %d", n, n), "%d of %d", n-uneven, n)
 }

@@ -80,6 +80,11 @@ bench-lifecycle: build $(CONTROLPLANE) ## Measure rotation, a flood of unknown k
 	@go build -o bin/lifecycle ./test/lifecycle
 	@bin/lifecycle $(BENCHFLAGS)
 
+.PHONY: bench-scale
+bench-scale: build $(CONTROLPLANE) ## Measure many issuers, many copies, and fail-over. BENCHFLAGS='-only copies -namespaces 5000'
+	@go build -o bin/scale ./test/scale
+	@bin/scale $(BENCHFLAGS)
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (20s).
 	@bash hack/fuzz.sh $(FUZZTIME)

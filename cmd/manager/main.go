@@ -45,6 +45,7 @@ type options struct {
 	servingNames      stringList
 	metricsAddress    string
 	probeAddress      string
+	profileAddress    string
 	egressAllow       stringList
 	egressProxy       string
 	apiAudiences      stringList
@@ -75,6 +76,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.StringVar(&o.leaderElectionID, "leader-election-id", "jwks-trust-manager", "Name of the lease with which replicas elect the one that fetches. Controllers with different --issuer-selector need different ones.")
 	f.StringVar(&o.issuerSelector, "issuer-selector", "", "Labels of the issuer objects that this controller is for, such as shard=a, where several controllers share the work; an object that none of them selects gets no keys. Needs --components=controller, since a verifier judges tokens of all issuers.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", "0", "Address of the Prometheus metrics over HTTP, such as :8080; 0 turns them off.")
+	f.StringVar(&o.profileAddress, "pprof-bind-address", "", "Address of Go's profiles over HTTP, such as 127.0.0.1:6060; empty turns them off. Whoever can reach it sees what the process does, so keep it on loopback.")
 	f.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
 	f.StringVar(&o.server.HTTPAddress, "verifier-http-bind-address", "", "Plain HTTP address for forward-auth alone; empty turns it off.")
@@ -220,6 +222,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 		Scheme:                        scheme,
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddress},
 		HealthProbeBindAddress:        o.probeAddress,
+		PprofBindAddress:              o.profileAddress,
 		LeaderElection:                o.leaderElect && o.runs(componentController),
 		LeaderElectionID:              o.leaderElectionID,
 		LeaderElectionNamespace:       o.operatorNamespace,

@@ -12,14 +12,17 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,6 +35,7 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/controller"
 	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
 	"github.com/jwks-trust/jwks-trust-manager/internal/servingcert"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 	"github.com/jwks-trust/jwks-trust-manager/internal/verifier"
 )
 
@@ -53,6 +57,10 @@ type options struct {
 	zap               zap.Options
 	// controllers are settings of all controllers that have no flag.
 	controllers config.Controller
+	// lease is how long a leader that is gone is waited for; the library's default if
+	// zero. keepLease: it is not handed over at the end, as in a crash.
+	lease     time.Duration
+	keepLease bool
 }
 
 // stringList is a flag that can be given several times, or once with commas.
@@ -195,6 +203,25 @@ func newFetcher(o *options) (*fetch.Fetcher, error) {
 // ours selects what this program has made.
 func ours() labels.Selector { return labels.SelectorFromSet(labels.Set{api.LabelSnapshot: "true"}) }
 
+// lean takes from an object what nothing here reads before it is cached: who owns its
+// fields, and what kubectl applied; and holds the key set once, which stands under two
+// names in a ConfigMap.
+func lean(object any) (any, error) {
+	meta, err := apimeta.Accessor(object)
+	if err != nil {
+		return object, nil //nolint:nilerr // no object but the news that one is gone
+	}
+	meta.SetManagedFields(nil)
+	if annotations := meta.GetAnnotations(); annotations[corev1.LastAppliedConfigAnnotation] != "" {
+		delete(annotations, corev1.LastAppliedConfigAnnotation)
+		meta.SetAnnotations(annotations)
+	}
+	if cm, ok := object.(*corev1.ConfigMap); ok && cm.Data[snapshot.KeyJWKS] != "" && cm.Data[snapshot.KeyJWKS] == cm.Data[snapshot.KeyJWKSJSON] {
+		cm.Data[snapshot.KeyJWKS] = cm.Data[snapshot.KeyJWKSJSON]
+	}
+	return object, nil
+}
+
 // newManager makes the manager. Its cache holds the issuers and the authoritative
 // ConfigMaps, whole.
 func newManager(o *options) (ctrl.Manager, error) {
@@ -218,7 +245,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 		}
 		objects[&api.TrustedIssuer{}], objects[&api.ClusterTrustedIssuer{}] = cache.ByObject{Label: selector}, cache.ByObject{Label: selector}
 	}
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+	options := ctrl.Options{
 		Scheme:                        scheme,
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddress},
 		HealthProbeBindAddress:        o.probeAddress,
@@ -226,10 +253,14 @@ func newManager(o *options) (ctrl.Manager, error) {
 		LeaderElection:                o.leaderElect && o.runs(componentController),
 		LeaderElectionID:              o.leaderElectionID,
 		LeaderElectionNamespace:       o.operatorNamespace,
-		LeaderElectionReleaseOnCancel: true,
-		Cache:                         cache.Options{ByObject: objects},
+		LeaderElectionReleaseOnCancel: !o.keepLease,
+		Cache:                         cache.Options{ByObject: objects, DefaultTransform: lean},
 		Controller:                    o.controllers,
-	})
+	}
+	if o.lease > 0 {
+		options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = ptr.To(o.lease), ptr.To(o.lease/2), ptr.To(o.lease/5)
+	}
+	mgr, err := ctrl.NewManager(cfg, options)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the manager: %w", err)
 	}
@@ -241,7 +272,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 func setupController(ctx context.Context, mgr ctrl.Manager, o *options, shared *fetch.Shared, queue *controller.Queue, log logr.Logger) error {
 	copies, err := cache.New(mgr.GetConfig(), cache.Options{
 		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
-		DefaultLabelSelector: ours(), DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultLabelSelector: ours(), DefaultTransform: lean,
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the cache of copies: %w", err)

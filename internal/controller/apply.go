@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -163,10 +164,7 @@ func (r *Reconciler) ensure(ctx context.Context, issuer api.Issuer, w wanted) (s
 	err := r.Reader.Get(ctx, w.key, live)
 	switch {
 	case apierrors.IsNotFound(err):
-		if live, err = r.createShell(ctx, w); err != nil {
-			return "", err
-		}
-		return r.applyData(ctx, live, w)
+		return r.create(ctx, w)
 	case err != nil:
 		return "", fmt.Errorf("reading ConfigMap %s: %w", w.key, err)
 	case !r.owns(issuer, live):
@@ -175,18 +173,7 @@ func (r *Reconciler) ensure(ctx context.Context, issuer api.Issuer, w wanted) (s
 		return live.ResourceVersion, nil
 	}
 	tampered := changedByOthers(live)
-	if ptr.Deref(live.Immutable, false) {
-		if live, err = r.recreate(ctx, live, w); err != nil {
-			return "", err
-		}
-	}
-	if live, err = r.retake(ctx, live); err != nil {
-		return "", err
-	}
-	if live, err = r.dropData(ctx, live, w); err != nil {
-		return "", err
-	}
-	version, err := r.applyData(ctx, live, w)
+	version, err := r.mend(ctx, live, w)
 	if err == nil && tampered {
 		r.send(issuer, event{corev1.EventTypeWarning, api.ReasonSnapshotRepaired, "Publish", fmt.Sprintf(
 			"ConfigMap %s had been changed by someone else and was put right.", w.key)})
@@ -194,23 +181,52 @@ func (r *Reconciler) ensure(ctx context.Context, issuer api.Issuer, w wanted) (s
 	return version, err
 }
 
-// changedByOthers reports whether the data are not those that we wrote. A shell
-// without data is only a creation that was interrupted.
+// mend brings a ConfigMap that is ours to what is wanted. One that someone made
+// immutable is replaced.
+func (r *Reconciler) mend(ctx context.Context, live *corev1.ConfigMap, w wanted) (_ string, err error) {
+	if ptr.Deref(live.Immutable, false) {
+		if err := r.remove(ctx, live); err != nil {
+			return "", err
+		}
+		return r.create(ctx, w)
+	}
+	if live, err = r.retake(ctx, live); err != nil {
+		return "", err
+	}
+	if live, err = r.dropData(ctx, live, w); err != nil {
+		return "", err
+	}
+	return r.applyData(ctx, live, w)
+}
+
+// changedByOthers reports whether the data are not those that we wrote. Where there
+// are none, nobody has forged any.
 func changedByOthers(cm *corev1.ConfigMap) bool {
 	return len(cm.Data) > 0 && cm.Annotations[api.AnnotationDigest] != snapshot.Digest(cm.Data)
 }
 
-// createShell makes the ConfigMap with our own labels and without data. Create, in
-// contrast to apply, never adopts what is already there. All else follows by apply,
-// so that it has one owner and can be taken away again.
-func (r *Reconciler) createShell(ctx context.Context, w wanted) (*corev1.ConfigMap, error) {
-	labels := maps.Clone(w.labels)
-	maps.DeleteFunc(labels, func(name, _ string) bool { return !strings.HasPrefix(name, api.Prefix) })
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.key.Namespace, Name: w.key.Name, Labels: labels}}
-	if err := r.Client.Create(ctx, cm, client.FieldOwner(fieldManager)); err != nil {
-		return nil, fmt.Errorf("creating ConfigMap %s: %w", w.key, err)
+// create makes the ConfigMap. Create, in contrast to apply, never adopts what is
+// already there. The labels and annotations that spec adds follow by apply, so that
+// apply can take them away again; our own stay, and dropData knows our data.
+func (r *Reconciler) create(ctx context.Context, w wanted) (string, error) {
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.key.Namespace, Name: w.key.Name, Labels: ours(w.labels), Annotations: ours(w.annotations)},
+		Data:       w.data,
 	}
-	return cm, nil
+	if err := r.Client.Create(ctx, cm, client.FieldOwner(fieldManager)); err != nil {
+		return "", fmt.Errorf("creating ConfigMap %s: %w", w.key, err)
+	}
+	if len(cm.Labels)+len(cm.Annotations) == len(w.labels)+len(w.annotations) {
+		return cm.ResourceVersion, nil
+	}
+	return r.applyData(ctx, cm, w)
+}
+
+// ours are the labels or annotations that every ConfigMap of ours has.
+func ours(all map[string]string) map[string]string {
+	out := maps.Clone(all)
+	maps.DeleteFunc(out, func(name, _ string) bool { return !strings.HasPrefix(name, api.Prefix) || name == api.AnnotationAdded })
+	return out
 }
 
 // applyData applies labels, annotations and data onto the ConfigMap as read. It
@@ -241,7 +257,8 @@ func (r *Reconciler) retake(ctx context.Context, live *corev1.ConfigMap) (*corev
 }
 
 // dropData takes away the keys of ours that are not wanted. Apply would leave those
-// that somebody else has applied as well, a backup or a GitOps tool.
+// that came with the creation, and those that somebody else has applied as well, a
+// backup or a GitOps tool.
 func (r *Reconciler) dropData(ctx context.Context, live *corev1.ConfigMap, w wanted) (*corev1.ConfigMap, error) {
 	if !removable(live.Data, w.data) {
 		return live, nil
@@ -257,14 +274,6 @@ func (r *Reconciler) dropData(ctx context.Context, live *corev1.ConfigMap, w wan
 		return nil, fmt.Errorf("taking keys out of ConfigMap %s: %w", w.key, err)
 	}
 	return live, nil
-}
-
-// recreate replaces a ConfigMap of ours that someone made immutable.
-func (r *Reconciler) recreate(ctx context.Context, live *corev1.ConfigMap, w wanted) (*corev1.ConfigMap, error) {
-	if err := r.remove(ctx, live); err != nil {
-		return nil, err
-	}
-	return r.createShell(ctx, w)
 }
 
 // remove deletes exactly the ConfigMap that was read.
@@ -287,7 +296,7 @@ func (r *Reconciler) owns(issuer api.Issuer, cm *corev1.ConfigMap) bool {
 	if cm.Labels[api.LabelIssuerUID] == string(issuer.GetUID()) {
 		return true
 	}
-	if appliedByUs(cm) && cm.Labels[api.LabelIssuerUID] == "" {
+	if writtenByUs(cm) && cm.Labels[api.LabelIssuerUID] == "" {
 		return true // our label was taken off
 	}
 	return cm.Labels[api.LabelSnapshot] == "true" &&
@@ -296,12 +305,7 @@ func (r *Reconciler) owns(issuer api.Issuer, cm *corev1.ConfigMap) bool {
 		cm.Annotations[api.AnnotationIssuerNamespace] == issuer.GetNamespace()
 }
 
-// appliedByUs reports whether the data of a ConfigMap were applied by us.
-func appliedByUs(cm *corev1.ConfigMap) bool {
-	for _, f := range cm.ManagedFields {
-		if f.Manager == fieldManager && f.Operation == metav1.ManagedFieldsOperationApply {
-			return true
-		}
-	}
-	return false
+// writtenByUs reports whether we have created a ConfigMap, or applied to it.
+func writtenByUs(cm *corev1.ConfigMap) bool {
+	return slices.ContainsFunc(cm.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
 }

@@ -74,9 +74,10 @@ type tally struct {
 
 // place is a selected namespace.
 type place struct {
-	// sum is what the copy was last known to hold, and version the
-	// resourceVersion at which it did.
+	// sum is what the copy was last known to hold, keys how many keys of data that
+	// were, and version the resourceVersion at which it did.
 	sum, version string
+	keys         int
 	// refused says why the copy could not be brought up to date.
 	refused *publication
 }
@@ -336,14 +337,14 @@ func (d *Distributor) ensureCopy(ctx context.Context, issuer api.Issuer, w wante
 		return place{sum: w.sum()}, d.removeOthers(ctx, issuer, w.key)
 	case untouched && before.sum == w.sum():
 		return before, nil
-	case untouched:
+	case untouched && before.keys <= len(w.data): // to apply takes nothing away
 		version, err = d.applyData(ctx, &corev1.ConfigMap{ObjectMeta: meta.ObjectMeta}, w)
 	default:
 		if version, err = d.ensure(ctx, issuer, w); err == nil {
 			err = d.removeOthers(ctx, issuer, w.key)
 		}
 	}
-	return place{sum: w.sum(), version: version}, err
+	return place{sum: w.sum(), keys: len(w.data), version: version}, err
 }
 
 // at is what is known of a namespace.

@@ -1,8 +1,10 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -320,6 +322,31 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 			Expect(cm.Labels).To(HaveKeyWithValue("tier", "1"))
 		}
 		Expect(f.status()).To(come(2, 2))
+	})
+
+	It("keeps its copies when the issuer publishes a document of 1 MiB", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 1)
+		f.distribute()
+		want := configMap(ctx, f.copyIn(selected[0]))
+		f.issuer.Respond(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(append(bytes.Repeat([]byte(" "), 1<<20), `{"keys":[]}`...)) // to whoever reads that far
+		})
+		f.after(10 * time.Minute)
+		Expect(f.distribute()).To(BeEmpty())
+		Expect(configMap(ctx, f.copyIn(selected[0]))).To(Equal(want))
+		Expect(f.status()).To(And(come(1, 1), isDistributed(), condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonTooLarge)))
+	})
+
+	It("takes a format that is no longer wanted out of its copies", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 1, func(spec *api.ClusterTrustedIssuerSpec) {
+			spec.Snapshot = &api.SnapshotSpec{AdditionalFormats: []api.SnapshotFormat{api.FormatPEM}}
+		})
+		Expect(f.distribute()).To(BeEmpty())
+		Expect(configMap(ctx, f.copyIn(selected[0])).Data).To(HaveKey("keys.pem"))
+		f.edit(func(spec *api.ClusterTrustedIssuerSpec) { spec.Snapshot = nil })
+		Expect(f.distribute()).To(BeEmpty())
+		Expect(configMap(ctx, f.copyIn(selected[0])).Data).NotTo(HaveKey("keys.pem"))
+		f.expectCopies(selected...)
 	})
 
 	It("takes revoked keys out of its copies too", func(ctx context.Context) {

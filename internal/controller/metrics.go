@@ -4,6 +4,9 @@
 package controller
 
 import (
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,65 +22,114 @@ import (
 var issuerLabels = []string{"kind", "namespace", "name"}
 
 var (
-	lastSuccessTime    = gauge("jwks_trust_issuer_last_success_timestamp_seconds", "When the issuer last confirmed its keys, in Unix time.")
-	freshUntilTime     = gauge("jwks_trust_issuer_fresh_until_timestamp_seconds", "When the trusted keys become stale unless a refresh succeeds, in Unix time. Absent for static keys.")
-	expiryTime         = gauge("jwks_trust_issuer_expiry_timestamp_seconds", "When the trusted keys expire unless a refresh succeeds, in Unix time. Absent for static keys.")
-	trustedKeys        = gauge("jwks_trust_issuer_keys", "How many keys of the issuer are trusted.")
-	readyIssuers       = gauge("jwks_trust_issuer_ready", "1 while the condition Ready is True, else 0.")
-	retiringKeys       = gauge("jwks_trust_issuer_retiring_keys", "How many of the trusted keys the issuer no longer publishes.")
-	retiredKeysInUse   = gauge("jwks_trust_issuer_retired_keys_in_use", "How many trusted keys sign tokens although the issuer no longer publishes them.")
-	suspendedRotations = gauge("jwks_trust_issuer_rotation_suspended", "1 while a key set is quarantined until somebody approves it, else 0.")
-	rotations          = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "jwks_trust_issuer_rotations_total",
-		Help: "How often the trusted key set has changed since this manager started.",
-	}, issuerLabels)
-	fetches = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "jwks_trust_issuer_fetches_total",
-		Help: "Fetches of the issuer's keys by outcome: a reason of the condition Fetched.",
-	}, append([]string{"outcome"}, issuerLabels...))
+	lastSuccessTime    = describe("jwks_trust_issuer_last_success_timestamp_seconds", "When the issuer last confirmed its keys, in Unix time.")
+	freshUntilTime     = describe("jwks_trust_issuer_fresh_until_timestamp_seconds", "When the trusted keys become stale unless a refresh succeeds, in Unix time. Absent for static keys.")
+	expiryTime         = describe("jwks_trust_issuer_expiry_timestamp_seconds", "When the trusted keys expire unless a refresh succeeds, in Unix time. Absent for static keys.")
+	trustedKeys        = describe("jwks_trust_issuer_keys", "How many keys of the issuer are trusted.")
+	readyIssuers       = describe("jwks_trust_issuer_ready", "1 while the condition Ready is True, else 0.")
+	retiringKeys       = describe("jwks_trust_issuer_retiring_keys", "How many of the trusted keys the issuer no longer publishes.")
+	retiredKeysInUse   = describe("jwks_trust_issuer_retired_keys_in_use", "How many trusted keys sign tokens although the issuer no longer publishes them.")
+	suspendedRotations = describe("jwks_trust_issuer_rotation_suspended", "1 while a key set is quarantined until somebody approves it, else 0.")
+	rotations          = describe("jwks_trust_issuer_rotations_total", "How often the trusted key set has changed since this manager started.")
+	fetches            = describe("jwks_trust_issuer_fetches_total", "Fetches of the issuer's keys by outcome: a reason of the condition Fetched.", "outcome")
 )
 
-// gauge is a value of each issuer.
-func gauge(name, help string) *prometheus.GaugeVec {
-	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, issuerLabels)
+// describe describes a value of each issuer.
+func describe(name, help string, more ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, append(slices.Clone(issuerLabels), more...), nil)
 }
 
-// deletable is what all our vectors can do.
-type deletable interface {
-	DeletePartialMatch(prometheus.Labels) int
+// ofIssuers measures all issuers. It makes its metrics when they are read, because ten
+// vectors would hold more of each issuer than all else here does.
+var ofIssuers = &issuerMetrics{of: map[issuerKey]*figures{}}
+
+func init() { metrics.Registry.MustRegister(ofIssuers) }
+
+// issuerMetrics are the figures of all issuers, as a collector of Prometheus'.
+type issuerMetrics struct {
+	mu sync.Mutex
+	of map[issuerKey]*figures
 }
 
-var ofIssuers = []interface {
-	prometheus.Collector
-	deletable
-}{lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, retiredKeysInUse, suspendedRotations, rotations, fetches}
+type issuerKey struct {
+	kind string
+	types.NamespacedName
+}
 
-func init() {
-	for _, vec := range ofIssuers {
-		metrics.Registry.MustRegister(vec)
+// figures are those of one issuer.
+type figures struct {
+	// measured: the gauges have been set.
+	measured bool
+	// The times are nil where there are none.
+	success, fresh, expiry *metav1.Time
+	keys, retiring, inUse  int
+	ready, suspended       float64
+	rotations              int64
+	fetches                map[string]int // by outcome
+}
+
+// change changes the figures of an issuer.
+func (m *issuerMetrics) change(issuer api.Issuer, how func(*figures)) {
+	key := issuerKey{issuer.IssuerKind(), types.NamespacedName{Namespace: issuer.GetNamespace(), Name: issuer.GetName()}}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.of[key]
+	if f == nil {
+		f = &figures{fetches: map[string]int{}}
+		m.of[key] = f
+	}
+	how(f)
+}
+
+// Describe implements prometheus.Collector.
+func (m *issuerMetrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, retiredKeysInUse, suspendedRotations, rotations, fetches,
+	} {
+		out <- d
 	}
 }
 
-func labelsOf(kind string, key types.NamespacedName) prometheus.Labels {
-	return prometheus.Labels{"kind": kind, "namespace": key.Namespace, "name": key.Name}
+// Collect implements prometheus.Collector.
+func (m *issuerMetrics) Collect(out chan<- prometheus.Metric) {
+	m.mu.Lock()
+	all := make(map[issuerKey]figures, len(m.of))
+	for key, f := range m.of {
+		one := *f
+		one.fetches = maps.Clone(f.fetches)
+		all[key] = one
+	}
+	m.mu.Unlock()
+	for key, f := range all {
+		f.collect(key, out)
+	}
 }
 
-// labels are those of the issuer.
-func labels(issuer api.Issuer) prometheus.Labels {
-	return labelsOf(issuer.IssuerKind(), types.NamespacedName{Namespace: issuer.GetNamespace(), Name: issuer.GetName()})
+func (f figures) collect(key issuerKey, out chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64, more ...string) {
+		out <- prometheus.MustNewConstMetric(d, kind, value, append([]string{key.kind, key.Namespace, key.Name}, more...)...)
+	}
+	for outcome, n := range f.fetches {
+		send(fetches, prometheus.CounterValue, float64(n), outcome)
+	}
+	if !f.measured {
+		return
+	}
+	for d, t := range map[*prometheus.Desc]*metav1.Time{lastSuccessTime: f.success, freshUntilTime: f.fresh, expiryTime: f.expiry} {
+		if t != nil {
+			send(d, prometheus.GaugeValue, float64(t.UnixNano())/float64(time.Second))
+		}
+	}
+	send(trustedKeys, prometheus.GaugeValue, float64(f.keys))
+	send(readyIssuers, prometheus.GaugeValue, f.ready)
+	send(retiringKeys, prometheus.GaugeValue, float64(f.retiring))
+	send(retiredKeysInUse, prometheus.GaugeValue, float64(f.inUse))
+	send(suspendedRotations, prometheus.GaugeValue, f.suspended)
+	send(rotations, prometheus.CounterValue, float64(f.rotations)) // there from the start, so that the first one is seen as an increase
 }
 
-// measure sets the gauges of an issuer to what its next status says, written or
-// not.
+// measure takes over what an issuer's next status says, written or not.
 func measure(issuer api.Issuer, next *api.IssuerStatus) {
-	l := labels(issuer)
-	s := next.Snapshot
-	setTime(lastSuccessTime, l, s.LastSuccessTime)
-	setTime(freshUntilTime, l, s.FreshUntil)
-	setTime(expiryTime, l, s.ExpiresAt)
-	trustedKeys.With(l).Set(float64(s.Keys))
-	readyIssuers.With(l).Set(isTrue(next, api.ConditionReady))
-	suspendedRotations.With(l).Set(isTrue(next, api.ConditionRotationSuspended))
 	retiring, inUse := 0, 0
 	for _, k := range next.Keys {
 		if trustedState(k.State) && k.MissingSince != nil {
@@ -87,9 +139,13 @@ func measure(issuer api.Issuer, next *api.IssuerStatus) {
 			inUse++
 		}
 	}
-	retiringKeys.With(l).Set(float64(retiring))
-	retiredKeysInUse.With(l).Set(float64(inUse))
-	rotations.With(l).Add(0) // there from the start, so that the first one is seen as an increase
+	s := next.Snapshot
+	ofIssuers.change(issuer, func(f *figures) {
+		f.measured = true
+		f.success, f.fresh, f.expiry = s.LastSuccessTime, s.FreshUntil, s.ExpiresAt
+		f.keys, f.retiring, f.inUse = int(s.Keys), retiring, inUse
+		f.ready, f.suspended = isTrue(next, api.ConditionReady), isTrue(next, api.ConditionRotationSuspended)
+	})
 }
 
 // isTrue is 1 while the condition is True, else 0.
@@ -103,16 +159,8 @@ func isTrue(s *api.IssuerStatus, condition string) float64 {
 // countRotation counts the step from one saved status to the next.
 func countRotation(issuer api.Issuer, before, next *api.IssuerStatus) {
 	if turned := rotationCount(next) - rotationCount(before); turned > 0 {
-		rotations.With(labels(issuer)).Add(float64(turned))
+		ofIssuers.change(issuer, func(f *figures) { f.rotations += turned })
 	}
-}
-
-func setTime(vec *prometheus.GaugeVec, l prometheus.Labels, t *metav1.Time) {
-	if t == nil {
-		vec.Delete(l)
-		return
-	}
-	vec.With(l).Set(float64(t.UnixNano()) / float64(time.Second))
 }
 
 func rotationCount(s *api.IssuerStatus) int64 {
@@ -124,14 +172,12 @@ func rotationCount(s *api.IssuerStatus) int64 {
 
 // countFetch counts an attempt.
 func countFetch(issuer api.Issuer, outcome string) {
-	l := labels(issuer)
-	l["outcome"] = outcome
-	fetches.With(l).Inc()
+	ofIssuers.change(issuer, func(f *figures) { f.fetches[outcome]++ })
 }
 
 // forgetMetrics removes all series of an issuer that is gone.
 func forgetMetrics(kind string, key types.NamespacedName) {
-	for _, vec := range ofIssuers {
-		vec.DeletePartialMatch(labelsOf(kind, key))
-	}
+	ofIssuers.mu.Lock()
+	defer ofIssuers.mu.Unlock()
+	delete(ofIssuers.of, issuerKey{kind, key})
 }

@@ -17,9 +17,7 @@ import (
 func TestAlertRulesAndDocsNameOurMetrics(t *testing.T) {
 	g := NewWithT(t)
 	descriptions := make(chan *prometheus.Desc, 100)
-	for _, vec := range ofIssuers {
-		vec.Describe(descriptions)
-	}
+	ofIssuers.Describe(descriptions)
 	close(descriptions)
 	names := regexp.MustCompile(`jwks_trust_issuer_[a-z_]+`)
 	var ours []string

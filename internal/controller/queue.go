@@ -5,6 +5,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -23,7 +24,7 @@ type Queue struct {
 	queues map[string]workqueue.TypedInterface[reconcile.Request]
 	// sources and followers say who reads which document.
 	sources   map[follower]fetch.Identity
-	followers map[fetch.Identity]map[follower]struct{}
+	followers map[fetch.Identity][]follower // most documents have one
 }
 
 // follower is an issuer object.
@@ -41,7 +42,7 @@ func NewQueue() *Queue {
 	return &Queue{
 		queues:    map[string]workqueue.TypedInterface[reconcile.Request]{},
 		sources:   map[follower]fetch.Identity{},
-		followers: map[fetch.Identity]map[follower]struct{}{},
+		followers: map[fetch.Identity][]follower{},
 	}
 }
 
@@ -88,12 +89,12 @@ func (q *Queue) follow(issuer api.Issuer, source fetch.Identity) {
 	f := followerOf(issuer)
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if before, ok := q.sources[f]; ok && before == source {
+		return
+	}
 	q.drop(f)
 	q.sources[f] = source
-	if q.followers[source] == nil {
-		q.followers[source] = map[follower]struct{}{}
-	}
-	q.followers[source][f] = struct{}{}
+	q.followers[source] = append(q.followers[source], f)
 }
 
 // leave forgets an issuer that is gone.
@@ -112,8 +113,8 @@ func (q *Queue) drop(f follower) {
 		return
 	}
 	delete(q.sources, f)
-	delete(q.followers[source], f)
-	if len(q.followers[source]) == 0 {
+	left := slices.DeleteFunc(q.followers[source], func(other follower) bool { return other == f })
+	if q.followers[source] = left; len(left) == 0 {
 		delete(q.followers, source)
 	}
 }
@@ -121,10 +122,7 @@ func (q *Queue) drop(f follower) {
 // Changed wakes all who read a document. It is what fetch.Share calls.
 func (q *Queue) Changed(source fetch.Identity) {
 	q.mu.Lock()
-	var all []follower
-	for f := range q.followers[source] {
-		all = append(all, f)
-	}
+	all := slices.Clone(q.followers[source])
 	q.mu.Unlock()
 	for _, f := range all {
 		q.wake(f, following)

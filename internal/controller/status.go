@@ -581,7 +581,8 @@ func lapses(old, next *api.IssuerStatus) bool {
 	if old.Snapshot == nil || old.Snapshot.FreshUntil == nil || next.NextRefreshTime == nil {
 		return false
 	}
-	return successTime(next).After(successTime(old)) &&
+	// Status holds whole seconds: the rest of one is no news.
+	return successTime(next).Truncate(time.Second).After(successTime(old)) &&
 		next.NextRefreshTime.Add(lapseMargin).After(old.Snapshot.FreshUntil.Time)
 }
 

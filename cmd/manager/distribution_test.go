@@ -90,7 +90,19 @@ func TestDistribution(t *testing.T) {
 	distributed(2, 2)
 	s.Expect(s.data(client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "auth-jwks"})).To(BeNil())
 
+	// {} selects everything but the operator's own.
+	everywhere := &corev1.NamespaceList{}
+	s.Expect(s.api.List(s.ctx, everywhere)).To(Succeed())
+	all := int32(len(everywhere.Items) - 1) //nolint:gosec // a few
+	widened := cti.DeepCopy()
+	widened.Spec.NamespaceSelector = &metav1.LabelSelector{}
+	s.Expect(s.api.Patch(s.ctx, widened, client.MergeFrom(cti))).To(Succeed())
+	has("kube-system", "k2")
+	distributed(all, all)
+	s.Expect(s.data(client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "auth-jwks"})).To(BeNil())
+
 	s.Expect(s.api.Delete(s.ctx, cti)).To(Succeed())
+	gone("kube-system")
 	gone("early")
 	gone("other")
 	s.Eventually(func() error { return s.api.Get(s.ctx, client.ObjectKeyFromObject(cti), cti) }).WithTimeout(10 * time.Second).Should(Satisfy(apierrors.IsNotFound))

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -56,6 +58,32 @@ func TestCommandLine(t *testing.T) {
 			g.Expect(run(context.Background(), &o, logr.Discard())).To(MatchError(ContainSubstring(tc.want)))
 		})
 	}
+}
+
+// TestWhatIsCached is about memory: what nobody reads is not kept, and nothing twice.
+func TestWhatIsCached(t *testing.T) {
+	g := NewWithT(t)
+	text := []byte(`{"keys":[]}`)
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Annotations:   map[string]string{corev1.LastAppliedConfigAnnotation: "{}", api.AnnotationDigest: "sha256:a"},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "someone"}},
+		},
+		Data: map[string]string{snapshot.KeyJWKSJSON: string(text), snapshot.KeyJWKS: string(text), snapshot.KeyIssuerJSON: "{}"},
+	}
+	out, err := lean(cm)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(out).To(BeIdenticalTo(cm))
+	g.Expect(cm.ManagedFields).To(BeEmpty())
+	g.Expect(cm.Annotations).To(Equal(map[string]string{api.AnnotationDigest: "sha256:a"}))
+	g.Expect(cm.Data).To(Equal(map[string]string{snapshot.KeyJWKSJSON: string(text), snapshot.KeyJWKS: string(text), snapshot.KeyIssuerJSON: "{}"}))
+
+	other := &corev1.ConfigMap{Data: map[string]string{snapshot.KeyJWKSJSON: "a", snapshot.KeyJWKS: "b"}}
+	_, err = lean(other)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(other.Data).To(HaveKeyWithValue(snapshot.KeyJWKS, "b"), "what somebody has changed shows")
+	gone := toolscache.DeletedFinalStateUnknown{Key: "a"}
+	g.Expect(lean(gone)).To(Equal(gone))
 }
 
 // stage is a whole manager on a real API server, and an issuer.
@@ -205,16 +233,22 @@ func newOptions() *options {
 }
 
 // run runs the manager until the end of the test, where it must end cleanly.
-func (s *stage) run(t *testing.T, o *options) {
+func (s *stage) run(t *testing.T, o *options) { s.start(t, o) }
+
+// start runs the manager until it is stopped, or until the end of the test. It must
+// end cleanly.
+func (s *stage) start(t *testing.T, o *options) (stop func()) {
 	log := testr.New(t)
 	ctrl.SetLogger(logr.Discard())
 	ctx, cancel := context.WithCancel(s.ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, o, log) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		s.Eventually(ended).WithTimeout(30*time.Second).Should(Receive(BeNil()), "the manager ends when it is told to")
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // data are those of a ConfigMap; nil when it is not there.

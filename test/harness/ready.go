@@ -10,6 +10,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/meta"
+	k8slabels "k8s.io/apimachinery/pkg/labels"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
@@ -36,40 +40,56 @@ type Readiness struct {
 // WatchReady begins to watch for TrustedIssuers of these names, which differ over all
 // namespaces. It ends with the context.
 func (c *Cluster) WatchReady(ctx context.Context, names []string) (*Readiness, error) {
-	stream, err := c.Client.Watch(ctx, &api.TrustedIssuerList{})
-	if err != nil {
-		return nil, err
-	}
 	r := &Readiness{wanted: map[string]bool{}, done: make(chan struct{}), at: map[string]time.Time{}}
 	for _, n := range names {
 		r.wanted[n] = true
 	}
-	go func() {
-		defer stream.Stop()
-		for event := range stream.ResultChan() {
-			if o, ok := event.Object.(*api.TrustedIssuer); ok && r.note(o) {
-				return
-			}
+	return r, c.Follow(ctx, &api.TrustedIssuer{}, nil, func(o client.Object) {
+		if ti, ok := o.(*api.TrustedIssuer); ok {
+			r.note(ti)
 		}
-	}()
-	return r, nil
+	})
 }
 
-// note reports whether all are Ready now.
-func (r *Readiness) note(o *api.TrustedIssuer) bool {
+// Follow calls seen with each object of the kind, and labels, that there is, and with
+// each change of one, until the context ends. It goes on where a watch is broken off,
+// as the API server does with those who are slow.
+func (c *Cluster) Follow(ctx context.Context, kind client.Object, labels client.MatchingLabels, seen func(client.Object)) error {
+	followed, err := cache.New(c.Config, cache.Options{Scheme: c.Client.Scheme(), DefaultLabelSelector: k8slabels.SelectorFromSet(k8slabels.Set(labels))})
+	if err != nil {
+		return err
+	}
+	informer, err := followed.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
+	if err != nil {
+		return err
+	}
+	note := func(o any) {
+		if o, ok := o.(client.Object); ok {
+			seen(o)
+		}
+	}
+	if _, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{AddFunc: note, UpdateFunc: func(_, o any) { note(o) }}); err != nil {
+		return err
+	}
+	go func() { _ = followed.Start(ctx) }() // ends with the context, and has no other error
+	if !followed.WaitForCacheSync(ctx) {
+		return fmt.Errorf("following %T: %w", kind, ctx.Err())
+	}
+	return nil
+}
+
+func (r *Readiness) note(o *api.TrustedIssuer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.wanted[o.Name] || !meta.IsStatusConditionTrue(o.Status.Conditions, api.ConditionReady) {
-		return false
+		return
 	}
-	if _, seen := r.at[o.Name]; !seen {
-		r.at[o.Name] = time.Now()
+	if _, seen := r.at[o.Name]; seen {
+		return
 	}
-	if len(r.at) < len(r.wanted) {
-		return false
+	if r.at[o.Name] = time.Now(); len(r.at) == len(r.wanted) {
+		close(r.done)
 	}
-	close(r.done)
-	return true
 }
 
 // Wait waits until all are Ready, and says how far it is.

@@ -4,7 +4,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -14,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -60,7 +58,7 @@ type turn struct {
 func (t *turn) all() time.Duration { return slices.Max(t.each) }
 
 func measureCopies(ctx context.Context, o *options, r *harness.Report) error {
-	f, err := newFleet(1, 24*time.Hour)
+	f, err := newFleet(1, always(24*time.Hour))
 	if err != nil {
 		return err
 	}
@@ -233,21 +231,30 @@ func (s *spreading) issuer(ctx context.Context) (*api.ClusterTrustedIssuer, erro
 // trusted does something, and waits until other keys than those of the digest are
 // trusted.
 func (s *spreading) trusted(ctx context.Context, before string, do func() error) (digest string, err error) {
-	stream, err := s.Client.Watch(ctx, &api.ClusterTrustedIssuerList{})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found := make(chan string, 1)
+	err = s.Follow(ctx, &api.ClusterTrustedIssuer{}, nil, func(o client.Object) {
+		cti, ok := o.(*api.ClusterTrustedIssuer)
+		if ok && cti.Status.Snapshot != nil && cti.Status.Snapshot.Digest != "" && cti.Status.Snapshot.Digest != before {
+			select {
+			case found <- cti.Status.Snapshot.Digest:
+			default: // it was told already
+			}
+		}
+	})
 	if err != nil {
 		return "", err
 	}
-	defer stream.Stop()
 	if err := do(); err != nil {
 		return "", err
 	}
-	for event := range stream.ResultChan() {
-		o, ok := event.Object.(*api.ClusterTrustedIssuer)
-		if ok && o.Status.Snapshot != nil && o.Status.Snapshot.Digest != "" && o.Status.Snapshot.Digest != before {
-			return o.Status.Snapshot.Digest, nil
-		}
+	select {
+	case digest = <-found:
+		return digest, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
 	}
-	return "", errors.Join(ctx.Err(), errors.New("the watch ended before a new key was trusted"))
 }
 
 // turn measures until all ConfigMaps of a label hold what begin has begun to spread:
@@ -255,14 +262,16 @@ func (s *spreading) trusted(ctx context.Context, before string, do func() error)
 func (s *spreading) turn(ctx context.Context, labels client.MatchingLabels, begin func(context.Context) (string, error)) (*turn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.limit)
 	defer cancel()
-	list := &metav1.PartialObjectMetadataList{}
-	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	stream, err := s.Client.Watch(ctx, list, labels)
-	if err != nil {
+	seen := &sightings{at: map[string]map[string]time.Time{}}
+	metadata := &metav1.PartialObjectMetadata{}
+	metadata.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
+	if err := s.Follow(ctx, metadata, labels, func(o client.Object) {
+		if o.GetNamespace() != harness.OperatorNamespace {
+			seen.note(o.GetAnnotations()[api.AnnotationDigest], o.GetNamespace())
+		}
+	}); err != nil {
 		return nil, err
 	}
-	defer stream.Stop()
-	seen := newSightings(stream)
 	before, err := countWrites(ctx, s.Cluster)
 	if err != nil {
 		return nil, err
@@ -300,19 +309,6 @@ func (s *spreading) settled(ctx context.Context) error {
 type sightings struct {
 	mu sync.Mutex
 	at map[string]map[string]time.Time
-}
-
-// newSightings notes them until the stream ends.
-func newSightings(stream watch.Interface) *sightings {
-	s := &sightings{at: map[string]map[string]time.Time{}}
-	go func() {
-		for event := range stream.ResultChan() {
-			if cm, ok := event.Object.(*metav1.PartialObjectMetadata); ok && cm.Namespace != harness.OperatorNamespace {
-				s.note(cm.Annotations[api.AnnotationDigest], cm.Namespace)
-			}
-		}
-	}()
-	return s
 }
 
 func (s *sightings) note(digest, namespace string) {

@@ -13,10 +13,11 @@ import (
 )
 
 const (
-	// dueAfter is when keys with a lifetime of a minute are refreshed: at the floor.
-	dueAfter = time.Minute
-	// killAt is how long before that the leader is killed.
-	killAt = 5 * time.Second
+	// shortest is the smallest cacheTTL, of which keys are refreshed at 0.7 to 0.9.
+	shortest           = 2 * time.Minute
+	dueFrom, dueBefore = 7 * shortest / 10, 9 * shortest / 10
+	// killAt is how long before the first refresh the leader is killed.
+	killAt = 4 * time.Second
 	// leaseName is that of the leader election.
 	leaseName = "jwks-trust-manager"
 )
@@ -33,17 +34,21 @@ type succession struct {
 }
 
 func measureFailover(ctx context.Context, o *options, r *harness.Report) error {
-	f, err := newFleet(4, 24*time.Hour)
+	f, err := newFleet(4, func(n int) time.Duration {
+		if n%2 == 0 {
+			return shortest
+		}
+		return 24 * time.Hour
+	})
 	if err != nil {
 		return err
 	}
 	defer f.close()
-	f.short = func(n int) bool { return n%2 == 0 }
 	harness.Say("Starting etcd, kube-apiserver and two controllers ...")
 	return harness.InCluster(ctx, func(c *harness.Cluster) error {
 		s := &succession{Cluster: c, o: o, fleet: f}
 		for n := range o.failover {
-			if f.short(n) {
+			if f.cacheTTL(n) == shortest {
 				s.due = append(s.due, n)
 			} else {
 				s.notDue = append(s.notDue, n)
@@ -59,7 +64,7 @@ func (s *succession) measure(ctx context.Context, r *harness.Report) error {
 		return err
 	}
 	began := time.Now() // no issuer is asked before
-	if err := createReady(ctx, s.Cluster, s.fleet.objects(s.o.failover), dueAfter-killAt); err != nil {
+	if err := createReady(ctx, s.Cluster, s.fleet.objects(s.o.failover), dueFrom-killAt); err != nil {
 		return err
 	}
 	asked := time.Now() // nor after
@@ -107,7 +112,7 @@ func (s *succession) crash(ctx context.Context, r *harness.Report, leader *proce
 	if err != nil {
 		return err
 	}
-	at := began.Add(dueAfter - killAt)
+	at := began.Add(dueFrom - killAt)
 	harness.Say("Killing the leader in %s, shortly before %d refreshes come due ...", harness.Round(time.Until(at)), len(s.due))
 	if err := until(ctx, at); err != nil {
 		return err
@@ -121,7 +126,7 @@ func (s *succession) crash(ctx context.Context, r *harness.Report, leader *proce
 		return err
 	}
 	elected := time.Now()
-	if err := until(ctx, asked.Add(dueAfter)); err != nil { // all are due now, and some have been
+	if err := until(ctx, asked.Add(dueBefore)); err != nil { // all are due now
 		return err
 	}
 	err = harness.Within(ctx, time.Minute, 10*time.Millisecond, "what is due", func() (bool, error) {

@@ -31,16 +31,14 @@ const (
 type fleet struct {
 	servers  []*testissuer.Issuer
 	rsa, ec  []*testissuer.Key
-	cacheTTL time.Duration
-	// short, if not nil, says whose answers are fresh for a minute only.
-	short func(n int) bool
+	cacheTTL func(n int) time.Duration
 
 	mu       sync.Mutex
 	requests map[int]int // by issuer
 	extra    map[int]int // keys besides the usual four, by issuer
 }
 
-func newFleet(servers int, cacheTTL time.Duration) (f *fleet, err error) {
+func newFleet(servers int, cacheTTL func(n int) time.Duration) (f *fleet, err error) {
 	f = &fleet{cacheTTL: cacheTTL, requests: map[int]int{}, extra: map[int]int{}}
 	for range material {
 		f.rsa, f.ec = append(f.rsa, testissuer.NewKey("rsa", "RS256")), append(f.ec, testissuer.NewKey("ec", "ES256"))
@@ -55,6 +53,11 @@ func newFleet(servers int, cacheTTL time.Duration) (f *fleet, err error) {
 		f.servers = append(f.servers, i)
 	}
 	return f, nil
+}
+
+// always is one cacheTTL for all.
+func always(cacheTTL time.Duration) func(int) time.Duration {
+	return func(int) time.Duration { return cacheTTL }
 }
 
 func (f *fleet) close() {
@@ -78,9 +81,6 @@ func (f *fleet) serve(w http.ResponseWriter, r *http.Request) {
 	sum := sha256.Sum256(body)
 	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:8])+`"`)
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	if f.short != nil && f.short(n) {
-		w.Header().Set("Cache-Control", "max-age=60")
-	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body)) // which knows If-None-Match
 }
 
@@ -133,7 +133,7 @@ func (f *fleet) spec(n int) api.IssuerSpec {
 	return api.IssuerSpec{
 		Issuer: fmt.Sprintf("%s/%d", on.URL(), n), Audiences: []string{"https://orders.example.com"},
 		JWKSURI: fmt.Sprintf("%s?of=%d", on.JWKSURI(), n), CABundle: on.CABundle(),
-		CacheTTL: &metav1.Duration{Duration: f.cacheTTL},
+		CacheTTL: &metav1.Duration{Duration: f.cacheTTL(n)},
 	}
 }
 

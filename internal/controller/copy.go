@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -87,34 +86,20 @@ func (r *Reconciler) copyIs(ctx context.Context, w wanted, m *memory) (bool, err
 // removeOthers removes the issuer's ConfigMaps of other names, from the namespace
 // of this one: it had another name before.
 func (r *Reconciler) removeOthers(ctx context.Context, issuer api.Issuer, key client.ObjectKey) error {
-	copies, err := r.copiesOf(ctx, issuer, client.InNamespace(key.Namespace))
+	holders, err := r.Holders(ctx, issuer.GetUID(), client.InNamespace(key.Namespace))
 	if err != nil {
-		return err
+		return fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
 	}
-	for i := range copies {
-		if copies[i].Name == key.Name {
+	for i := range holders {
+		holder := client.ObjectKeyFromObject(&holders[i])
+		if holder.Name == key.Name || holder == r.authoritativeKey(issuer) {
 			continue
 		}
-		if err := r.letGo(ctx, issuer, client.ObjectKeyFromObject(&copies[i]), false); err != nil {
+		if err := r.letGo(ctx, issuer, holder, false); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// copiesOf are the metadata of the issuer's ConfigMaps but for the authoritative
-// one, as cached.
-func (r *Reconciler) copiesOf(ctx context.Context, issuer api.Issuer, options ...client.ListOption) ([]metav1.PartialObjectMetadata, error) {
-	var list metav1.PartialObjectMetadataList
-	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	options = append(options, client.MatchingLabels{api.LabelIssuerUID: string(issuer.GetUID())})
-	if err := r.Copies.List(ctx, &list, options...); err != nil {
-		return nil, fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
-	}
-	authoritative := r.authoritativeKey(issuer)
-	return slices.DeleteFunc(list.Items, func(m metav1.PartialObjectMetadata) bool {
-		return client.ObjectKeyFromObject(&m) == authoritative
-	}), nil
 }
 
 // clearLeftover removes a ConfigMap that an earlier object of the same name

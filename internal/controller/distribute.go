@@ -49,8 +49,6 @@ type Distributor struct {
 
 	// Namespaces reads the metadata of namespaces.
 	Namespaces client.Reader
-	// Holders lists the metadata of an issuer's ConfigMaps in all namespaces.
-	Holders func(ctx context.Context, issuer types.UID) ([]metav1.PartialObjectMetadata, error)
 
 	mu      sync.Mutex
 	tallies map[string]*tally
@@ -151,7 +149,7 @@ func (d *Distributor) targets(ctx context.Context, issuer api.Issuer) ([]target,
 	}
 	var all metav1.PartialObjectMetadataList
 	all.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
-	if err := d.Namespaces.List(ctx, &all, client.MatchingLabelsSelector{Selector: selector}); err != nil {
+	if err := d.Namespaces.List(ctx, &all, client.MatchingLabelsSelector{Selector: selector}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing namespaces: %w", err)
 	}
 	holders, err := d.Holders(ctx, issuer.GetUID())

@@ -47,7 +47,7 @@ func (d *Distributor) setup(mgr ctrl.Manager, copies cache.Cache) error {
 type targets = workqueue.TypedRateLimitingInterface[target]
 
 // onIssuer looks at all copies when what they have to hold, or where, may have
-// changed; not when times in status move on.
+// changed; not when times in status move on, and not before a new set is trusted.
 func (d *Distributor) onIssuer() handler.TypedEventHandler[client.Object, target] {
 	return handler.TypedFuncs[client.Object, target]{
 		CreateFunc: func(ctx context.Context, e ctrlevent.TypedCreateEvent[client.Object], q targets) {
@@ -56,7 +56,7 @@ func (d *Distributor) onIssuer() handler.TypedEventHandler[client.Object, target
 		UpdateFunc: func(ctx context.Context, e ctrlevent.TypedUpdateEvent[client.Object], q targets) {
 			before, ok1 := e.ObjectOld.(api.Issuer)
 			now, ok2 := e.ObjectNew.(api.Issuer)
-			if ok1 && ok2 && (before.GetGeneration() != now.GetGeneration() || digests(before) != digests(now)) {
+			if ok1 && ok2 && (before.GetGeneration() != now.GetGeneration() || digests(before) != digests(now) && !pending(now)) {
 				d.addAll(ctx, now, q)
 			}
 		},
@@ -71,6 +71,9 @@ func digests(issuer api.Issuer) [2]string {
 	return [2]string{}
 }
 
+// pending reports that a set is being published: its end is another event.
+func pending(issuer api.Issuer) bool { return digests(issuer)[1] != "" }
+
 // onAuthoritative looks at all copies when the ConfigMap that they copy changes.
 func (d *Distributor) onAuthoritative() handler.TypedEventHandler[client.Object, target] {
 	return handler.TypedFuncs[client.Object, target]{
@@ -80,7 +83,7 @@ func (d *Distributor) onAuthoritative() handler.TypedEventHandler[client.Object,
 			}
 			issuer := d.New()
 			name := e.ObjectNew.GetAnnotations()[api.AnnotationIssuerName]
-			if err := d.Client.Get(ctx, client.ObjectKey{Name: name}, issuer); err == nil {
+			if err := d.Client.Get(ctx, client.ObjectKey{Name: name}, issuer); err == nil && !pending(issuer) {
 				d.addAll(ctx, issuer, q)
 			}
 		},
@@ -166,11 +169,11 @@ func indexHolder(o client.Object) []string {
 	return nil
 }
 
-func indexedHolders(copies client.Reader) func(context.Context, types.UID) ([]metav1.PartialObjectMetadata, error) {
-	return func(ctx context.Context, uid types.UID) ([]metav1.PartialObjectMetadata, error) {
+func indexedHolders(copies client.Reader) func(context.Context, types.UID, ...client.ListOption) ([]metav1.PartialObjectMetadata, error) {
+	return func(ctx context.Context, uid types.UID, in ...client.ListOption) ([]metav1.PartialObjectMetadata, error) {
 		var list metav1.PartialObjectMetadataList
 		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-		err := copies.List(ctx, &list, client.MatchingFields{holderIndex: string(uid)})
+		err := copies.List(ctx, &list, append(in, client.MatchingFields{holderIndex: string(uid)}, client.UnsafeDisableDeepCopy)...)
 		return list.Items, err
 	}
 }

@@ -60,12 +60,7 @@ func newFleet(ctx context.Context, namespaces int, edits ...func(*api.ClusterTru
 func (f *fleet) restart() {
 	f.scene.restart()
 	f.r.New = func() api.Issuer { return &api.ClusterTrustedIssuer{} }
-	f.d = &Distributor{Reconciler: f.r, Namespaces: server, Holders: func(ctx context.Context, uid types.UID) ([]metav1.PartialObjectMetadata, error) {
-		var list metav1.PartialObjectMetadataList
-		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-		err := server.List(ctx, &list, client.MatchingLabels{api.LabelIssuerUID: string(uid)})
-		return list.Items, err
-	}}
+	f.d = &Distributor{Reconciler: f.r, Namespaces: server}
 	f.r.distributor = f.d
 }
 

@@ -34,6 +34,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -58,6 +60,8 @@ type Reconciler struct {
 	Reader client.Reader
 	// Copies reads the metadata of ConfigMaps in all namespaces.
 	Copies client.Reader
+	// Holders lists the metadata of an issuer's ConfigMaps, for reading only.
+	Holders func(ctx context.Context, issuer types.UID, in ...client.ListOption) ([]metav1.PartialObjectMetadata, error)
 	// Fetcher gets documents from issuers.
 	Fetcher Fetcher
 	// Recorder sends events.

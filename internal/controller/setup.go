@@ -69,12 +69,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	for _, newIssuer := range kinds {
 		r := &Reconciler{
-			New: newIssuer, Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Copies: o.Copies,
+			New: newIssuer, Client: mgr.GetClient(), Reader: mgr.GetAPIReader(),
+			Copies: o.Copies, Holders: indexedHolders(o.Copies),
 			Fetcher: o.Fetcher, Recorder: mgr.GetEventRecorder(fieldManager), Clock: clock.RealClock{}, OperatorNamespace: o.OperatorNamespace,
 			Siblings: indexedSiblings(mgr.GetClient()), Queue: o.Queue,
 		}
 		if newIssuer().IssuerKind() == api.ClusterTrustedIssuerKind {
-			r.distributor = &Distributor{Reconciler: r, Namespaces: mgr.GetClient(), Holders: indexedHolders(o.Copies)}
+			r.distributor = &Distributor{Reconciler: r, Namespaces: mgr.GetClient()}
 			if err := r.distributor.setup(mgr, o.Copies); err != nil {
 				return fmt.Errorf("setting up the distribution: %w", err)
 			}

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -113,12 +114,20 @@ func (s *scene) restart() {
 	s.recorder = events.NewFakeRecorder(100)
 	s.r = &Reconciler{
 		New:    func() api.Issuer { return &api.TrustedIssuer{} },
-		Client: s.writes.counted(server), Reader: server, Copies: server,
+		Client: s.writes.counted(server), Reader: server, Copies: server, Holders: holders,
 		Fetcher: shared, Recorder: s.recorder, Clock: s.clock,
 		OperatorNamespace: harness.OperatorNamespace,
 		Random:            func() float64 { return 0.5 },
 		Siblings:          listSiblings,
 	}
+}
+
+// holders is what an index of the cache answers in production.
+func holders(ctx context.Context, issuer types.UID, in ...client.ListOption) ([]metav1.PartialObjectMetadata, error) {
+	var list metav1.PartialObjectMetadataList
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
+	err := server.List(ctx, &list, append(in, client.MatchingLabels{api.LabelIssuerUID: string(issuer)})...)
+	return list.Items, err
 }
 
 func listSiblings(ctx context.Context, issuer string) ([]api.ClusterTrustedIssuer, error) {

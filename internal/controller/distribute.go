@@ -68,6 +68,9 @@ type tally struct {
 	news    bool
 	told    time.Time
 	encoded encoded
+	// reported is the progress that was last given, and reportedAt when.
+	reported   distributed
+	reportedAt time.Time
 }
 
 // place is a selected namespace.
@@ -89,6 +92,7 @@ type encoded struct {
 
 // distributed is how far the copies of an issuer have come.
 type distributed struct {
+	generation int64
 	// invalid is what is wrong with the selector.
 	invalid          string
 	digest           string
@@ -421,9 +425,12 @@ func (d *Distributor) progress(ctx context.Context, issuer api.Issuer) *distribu
 	expected := d.expected(ctx, issuer, t)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := &distributed{desired: len(t.places), settled: t.settled(expected)}
+	out := &distributed{generation: issuer.GetGeneration(), desired: len(t.places), settled: t.settled(expected)}
 	if s := issuer.IssuerStatus().Snapshot; s != nil {
 		out.digest = s.Digest
+	}
+	if known := t.known(out, d.Clock.Now()); known != nil {
+		return known
 	}
 	for ns, p := range t.places {
 		switch {
@@ -434,5 +441,17 @@ func (d *Distributor) progress(ctx context.Context, issuer api.Issuer) *distribu
 		}
 	}
 	slices.SortFunc(out.failed, func(a, b api.FailedNamespace) int { return cmp.Compare(a.Namespace, b.Namespace) })
+	t.reported, t.reportedAt = *out, d.Clock.Now()
 	return out
+}
+
+// known is the progress that was given a short while ago, unless this is the end: each
+// write to status leads to another reconciliation, which would find other numbers.
+func (t *tally) known(next *distributed, now time.Time) *distributed {
+	known := t.reported
+	same := known.generation == next.generation && known.digest == next.digest && known.settled == next.settled
+	if next.settled || !same || now.Sub(t.reportedAt).Abs() >= progressDelay {
+		return nil
+	}
+	return &known
 }

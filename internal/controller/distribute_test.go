@@ -178,6 +178,30 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		Expect(f.status()).To(And(come(3, 3), isDistributed()))
 	})
 
+	It("says now and then how far it has come, not after each copy", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 3)
+		f.distribute()
+		f.issuer.Publish(key1(), key2())
+		f.after(10 * time.Minute)
+		f.reconcile() // which each write to status leads to
+		f.writes.take()
+		write := func(namespace string) {
+			_, err := f.d.Reconcile(ctx, target{f.key.Name, namespace})
+			Expect(err).NotTo(HaveOccurred())
+		}
+		write(selected[0])
+		f.reconcile() // again: 35 writes to status were made for 1,000 copies in six seconds
+		write(selected[1])
+		f.reconcile()
+		Expect(f.writes.take()).To(ConsistOf("apply ConfigMap", "apply ConfigMap"))
+		f.after(progressDelay)
+		Expect(f.status()).To(come(3, 2))
+		write(selected[2])
+		f.reconcile()
+		Expect(f.status()).To(And(come(3, 3), isDistributed()), "the end is told at once")
+		Expect(f.writes.take()).To(ConsistOf("apply status", "apply ConfigMap", "apply status"))
+	})
+
 	It("follows namespaces that come, change their labels, and go", func(ctx context.Context) {
 		f, selected := newFleet(ctx, 2)
 		f.distribute()

@@ -29,7 +29,7 @@ func TestScale(t *testing.T) {
 			t.Parallel()
 			g := NewWithT(t)
 			o := options{
-				manager: manager, only: list{what}, limit: time.Minute, rest: time.Second,
+				manager: manager, only: list{what}, limit: 3 * time.Minute, rest: time.Second,
 				issuers: list{"8"}, servers: 2, cacheTTL: 2 * time.Minute,
 				namespaces: 6, rotations: 1, failover: 2,
 			}

@@ -17,7 +17,7 @@ TOOLS := bin/tools
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
-MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/peers test/peers/caddy
+MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/peers test/peers/caddy test/consumers examples
 
 FUZZTIME ?= 20s
 

@@ -11,13 +11,17 @@ modules=()
 if [ $# = 0 ]; then
   set -- ./...
   modules=(test/conformance test/bench)
-  status=0
-  bash hack/peers.sh || status=$?
-  case $status in
-  0) modules+=(test/peers) ;;
-  3) echo "==> Testing WITHOUT nginx, Caddy, Node.js and promtool: install them to have that." ;;
-  *) exit "$status" ;;
-  esac
+  with() { # SCRIPT MODULE WHAT
+    local status=0
+    bash "$1" || status=$?
+    case $status in
+    0) modules+=("$2") ;;
+    3) echo "==> Testing WITHOUT $3: install them to have that." ;;
+    *) exit "$status" ;;
+    esac
+  }
+  with hack/peers.sh test/peers "nginx, Caddy, Node.js and promtool"
+  with hack/consumers.sh test/consumers "Better Auth, oidc-provider, Next.js, PyJWT and Java"
 fi
 read -ra extra <<< "${TESTFLAGS:-}"
 

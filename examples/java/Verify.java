@@ -95,7 +95,7 @@ public final class Verify {
      */
     static final class MirroredKeys implements Keys {
         private static final long SECOND = 1_000_000_000L;
-        private final HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(3)).build();
+        private final HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
         private final HttpRequest request;
         private Map<String, Key> keys;
         private Long asked;
@@ -295,7 +295,7 @@ public final class Verify {
                 }
                 System.out.println(claims == null ? "null" : user);
             } catch (KeysUnavailable e) {
-                System.out.println("unavailable: " + e.getMessage());
+                System.out.println("unavailable: " + e.getMessage() + " (" + e.getCause() + ")");
             }
         }
     }

@@ -192,6 +192,7 @@ func TestBetterAuth(t *testing.T) {
 	}
 	for kind, source := range sources {
 		running[kind] = jose.start(t, "jose, "+kind, source, b.url)
+		running[kind].comesToWant(t, "the first token", first, b.user)
 	}
 	judges("at first", first)
 
@@ -211,7 +212,9 @@ func TestBetterAuth(t *testing.T) {
 
 	b.obeys(t, "down", nil)
 	for kind, source := range sources {
-		running[kind+", begun in the outage"] = jose.start(t, "jose, "+kind+", begun in the outage", source, b.url)
+		p := jose.start(t, "jose, "+kind+", begun in the outage", source, b.url)
+		p.comesToWant(t, "the first token", second, b.user)
+		running[kind+", begun in the outage"] = p
 	}
 	judges("in the outage", first, second)
 

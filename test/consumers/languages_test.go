@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"maps"
 	"os/exec"
 	"path/filepath"
@@ -76,7 +77,7 @@ func TestJava(t *testing.T) {
 		}
 	}
 	testExample(t, "java", verifyingExample{dir: example("java"), command: []string{
-		program(t, "JAVA", "java"), "-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=changeit",
+		program(t, "JAVA", "java"), "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=changeit",
 		"-cp", gson + ":" + dir, "Verify",
 	}})
 }
@@ -99,6 +100,7 @@ func testExample(t *testing.T, name string, e verifyingExample) {
 	for kind, source := range sources {
 		p := e.start(t, name+", "+kind, source, issuer.URL())
 		running[kind] = p
+		p.comesToWant(t, "the first token", rsa.Sign(claims(nil)), "alice") // it may take a moment to connect
 		for what, token := range goodTokens(claims, rsa, ec, ed) {
 			p.wants(t, what, token, "alice")
 		}
@@ -115,13 +117,31 @@ func testExample(t *testing.T, name string, e verifyingExample) {
 		p.wants(t, "a key of before", rsa.Sign(claims(nil)), "alice")
 	}
 
+	line := newLine(t)
+	far := e.start(t, name+", cut off from the mirror", line.to(ti), issuer.URL())
+	far.comesToWant(t, "a good token", rsa.Sign(claims(nil)), "alice")
+	requests := line.cut()
+	within(t, name+" misses the mirror", func() error {
+		// An unknown key is what makes it go and look.
+		if got := far.ask(t, testissuer.NewKey("unheard-of", "ES256").Sign(claims(nil))); answers(got, "alice") {
+			t.Errorf("%s accepted an unknown key", name)
+		}
+		if line.requests.Load() == requests {
+			return errors.New("it did not go and look")
+		}
+		return nil
+	})
+	far.wants(t, "a good token without the mirror", rsa.Sign(claims(nil)), "alice")
+
 	issuer.Stop()
 	edit(t, ti, func() { ti.Spec.RevokedKeys = []string{"ed"} })
 	running["mounted"].comesToWant(t, "a revoked key", ed.Sign(claims(nil)), refused)
 	for kind, source := range sources {
 		within(t, "the mirror knows of the revocation", func() error { return mirrorLacks(t, ti, `"ed"`) })
-		running[kind+", begun in the outage"] = e.start(t, name+", "+kind+", begun in the outage", source, issuer.URL())
-		running[kind+", begun in the outage"].wants(t, "a revoked key", ed.Sign(claims(nil)), refused)
+		p := e.start(t, name+", "+kind+", begun in the outage", source, issuer.URL())
+		p.comesToWant(t, "the first token", next.Sign(claims(nil)), "alice")
+		p.wants(t, "a revoked key", ed.Sign(claims(nil)), refused)
+		running[kind+", begun in the outage"] = p
 	}
 	for _, p := range running {
 		p.wants(t, "a good token in the outage", next.Sign(claims(nil)), "alice")

@@ -131,6 +131,7 @@ func TestNextApplication(t *testing.T) {
 		startNext(t, "mirror", b.url, mirrorURL(ti)),
 	}
 	first, bad := b.token(t), b.badTokens(t)
+	bad["without an email address"] = b.sign(t, map[string]any{"email": nil})
 	judge := func(situation string, good ...string) {
 		t.Helper()
 		for _, a := range applications {
@@ -142,23 +143,22 @@ func TestNextApplication(t *testing.T) {
 			}
 		}
 	}
+	for _, a := range applications {
+		a.comesToLetIn(t, first)
+	}
 	judge("at first", first)
 
 	second := b.rotate(t)
 	refresh(t, ti)
 	for _, a := range applications {
-		within(t, "the new key", func() error {
-			if got := a.me(t, second); got != "alice@example.com" {
-				return fmt.Errorf("the API (%s) said %q", a.name, got)
-			}
-			return nil
-		})
+		a.comesToLetIn(t, second)
 	}
 	judge("after the rotation", first, second)
 
 	b.obeys(t, "down", nil)
 	judge("in the outage", first, second)
 	late := startNext(t, "begun in the outage", b.url, mirrorURL(ti))
+	late.comesToLetIn(t, second)
 	late.wants(t, "a good token", second, "alice@example.com")
 
 	// Without keys nobody can tell: the API says so, and no session begins.
@@ -169,6 +169,17 @@ func TestNextApplication(t *testing.T) {
 	if got := blind.signIn(t, second); got != "401" {
 		t.Errorf("without keys signing in gave %q", got)
 	}
+}
+
+// comesToLetIn waits until the API takes a token.
+func (a *nextApplication) comesToLetIn(t *testing.T, token string) {
+	t.Helper()
+	within(t, "the API ("+a.name+") takes a good token", func() error {
+		if got := a.me(t, token); got != "alice@example.com" {
+			return fmt.Errorf("it said %q", got)
+		}
+		return nil
+	})
 }
 
 func (a *nextApplication) wants(t *testing.T, what, token, want string) {

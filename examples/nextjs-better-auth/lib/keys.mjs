@@ -34,7 +34,8 @@ function mountedKeys(file) {
 }
 
 // The mirror is near and asks nobody itself, so it may be asked sooner than jose would
-// ask an issuer: about an unknown key once a second, and once a minute in any case.
+// ask an issuer: about an unknown key once a second, and once a minute in any case. What
+// it said last is good for that minute, whether it can be reached or not.
 function mirroredKeys(url) {
   const keys = createRemoteJWKSet(new URL(url), { cooldownDuration: 1_000, cacheMaxAge: 60_000 })
   return async function lookup(header, token) {

@@ -48,7 +48,7 @@ controlplane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl
 	@bash test/controlplane/build.sh bin/controlplane
 
 .PHONY: generate
-generate: $(CONTROLLER_GEN) ## Generate deepcopy functions, CRDs and RBAC from the Go sources.
+generate: $(CONTROLLER_GEN) ## Generate deepcopy functions, CRDs and RBAC from the Go sources, and the chart's files from config/.
 	@echo "==> Generating"
 	@rm -rf bin/generated
 	@$(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=bin/generated/crd
@@ -59,6 +59,7 @@ generate: $(CONTROLLER_GEN) ## Generate deepcopy functions, CRDs and RBAC from t
 	@mv bin/generated/crd/*.yaml config/crd/bases/
 	@mv bin/generated/rbac/controller/role.yaml config/rbac/controller_role.yaml
 	@mv bin/generated/rbac/verifier/role.yaml config/rbac/verifier_role.yaml
+	@bash hack/chart-files.sh
 
 ##@ Test
 

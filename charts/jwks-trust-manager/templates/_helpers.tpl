@@ -1,0 +1,197 @@
+{{- define "jtm.labels" -}}
+app.kubernetes.io/part-of: jwks-trust-manager
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* The metadata that every object has: (dict "root" $ "name" … "component" … "labels" … "annotations" … "clustered" true) */ -}}
+{{- define "jtm.metadata" -}}
+{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
+name: {{ .name }}
+{{- if not .clustered }}
+namespace: {{ .root.Release.Namespace }}
+{{- end }}
+labels:
+  {{- with .component }}
+  app.kubernetes.io/name: {{ . }}
+  {{- end }}
+  {{- include "jtm.labels" .root | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* A file of config/ as an object, in our namespace and with our labels: (dict "root" $ "object" …) */ -}}
+{{- define "jtm.adopt" -}}
+{{- $metadata := .object.metadata -}}
+{{- $_ := set $metadata "labels" (merge (include "jtm.labels" .root | fromYaml) ($metadata.labels | default dict)) -}}
+{{- with .root.Values.commonAnnotations -}}
+{{- $_ := set $metadata "annotations" (merge (dict) ($metadata.annotations | default dict) .) -}}
+{{- end -}}
+{{- if $metadata.namespace -}}
+{{- $_ := set $metadata "namespace" .root.Release.Namespace -}}
+{{- end -}}
+{{ toYaml .object }}
+{{- end }}
+
+{{- define "jtm.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "jtm.dnsNames" -}}
+{{- $ns := .Release.Namespace -}}
+{{- $names := list (printf "jwks-trust-manager.%s.svc" $ns) (printf "jwks-trust-manager.%s.svc.cluster.local" $ns) (printf "jwks-trust-manager.%s" $ns) -}}
+{{ toYaml (concat $names .Values.certificate.extraDNSNames) }}
+{{- end }}
+
+{{- /* Whether the controller keeps the certificate. */ -}}
+{{- define "jtm.keepsCertificate" -}}
+{{- if not (or .Values.certificate.certManager.enabled .Values.certificate.existing) }}yes{{ end }}
+{{- end }}
+
+{{- define "jtm.metricsArgs" -}}
+- --metrics-bind-address=:{{ .Values.metrics.port }}
+{{- if .Values.metrics.secure.enabled }}
+- --metrics-secure
+{{- if .Values.metrics.secure.certificateSecret }}
+- --metrics-cert-dir=/etc/jwks-trust-manager/metrics-tls
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What the pods of both components have in common: (dict "root" $ "component" "controller" "shard" "" "values" .Values.controller) */ -}}
+{{- define "jtm.selector" -}}
+app.kubernetes.io/name: jwks-trust-{{ .component }}
+{{- with .shard }}
+jwks-trust.dev/shard: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "jtm.podMetadata" -}}
+labels:
+  {{- include "jtm.selector" . | nindent 2 }}
+  {{- with merge (dict) .values.podLabels .root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+annotations:
+  kubectl.kubernetes.io/default-container: manager
+  {{- with merge (dict) .values.podAnnotations .root.Values.commonAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- define "jtm.disruption" -}}
+{{- with .values.podDisruptionBudget }}
+{{- if .enabled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "jtm.metadata" (dict "root" $.root "name" $.name "component" (printf "jwks-trust-%s" $.component)) | nindent 2 }}
+spec:
+  {{- if kindIs "invalid" .minAvailable }}
+  maxUnavailable: {{ .maxUnavailable }}
+  {{- else }}
+  minAvailable: {{ .minAvailable }}
+  {{- end }}
+  selector:
+    matchLabels:
+      {{- include "jtm.selector" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "jtm.podSpec" -}}
+serviceAccountName: jwks-trust-{{ .component }}
+terminationGracePeriodSeconds: 40
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+topologySpreadConstraints:
+  {{- with .values.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "jtm.selector" . | nindent 8 }}
+  {{- end }}
+{{- end }}
+
+{{- define "jtm.container" -}}
+image: {{ include "jtm.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+env:
+  - name: POD_NAMESPACE
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.namespace
+  {{- with .values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: probes
+  periodSeconds: 20
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: probes
+  periodSeconds: 5
+resources:
+  {{- toYaml .values.resources | nindent 2 }}
+securityContext:
+  {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
+{{- end }}
+
+{{- define "jtm.metricsVolume" -}}
+{{- if and .Values.metrics.secure.enabled .Values.metrics.secure.certificateSecret }}
+- name: metrics-tls
+  secret:
+    secretName: {{ .Values.metrics.secure.certificateSecret }}
+{{- end }}
+{{- end }}
+
+{{- define "jtm.metricsMount" -}}
+{{- if and .Values.metrics.secure.enabled .Values.metrics.secure.certificateSecret }}
+- name: metrics-tls
+  mountPath: /etc/jwks-trust-manager/metrics-tls
+  readOnly: true
+{{- end }}
+{{- end }}

@@ -29,7 +29,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/controller"
@@ -48,6 +47,9 @@ type options struct {
 	issuerSelector    string
 	servingNames      stringList
 	metricsAddress    string
+	metricsSecure     bool
+	metricsCertDir    string
+	version           bool
 	probeAddress      string
 	profileAddress    string
 	egressAllow       stringList
@@ -83,7 +85,9 @@ func (o *options) register(f *flag.FlagSet) {
 	f.BoolVar(&o.leaderElect, "leader-elect", false, "Let one replica at a time fetch keys. Needed with more than one replica.")
 	f.StringVar(&o.leaderElectionID, "leader-election-id", "jwks-trust-manager", "Name of the lease with which replicas elect the one that fetches. Controllers with different --issuer-selector need different ones.")
 	f.StringVar(&o.issuerSelector, "issuer-selector", "", "Labels of the issuer objects that this controller is for, such as shard=a, where several controllers share the work; an object that none of them selects gets no keys. Needs --components=controller, since a verifier judges tokens of all issuers.")
-	f.StringVar(&o.metricsAddress, "metrics-bind-address", "0", "Address of the Prometheus metrics over HTTP, such as :8080; 0 turns them off.")
+	f.StringVar(&o.metricsAddress, "metrics-bind-address", "0", "Address of the Prometheus metrics, such as :8080; 0 turns them off. Over plain HTTP and to everyone, unless --metrics-secure.")
+	f.BoolVar(&o.metricsSecure, "metrics-secure", false, "Serve metrics over HTTPS, and only to clients whose bearer token the API server knows and who may get /metrics. Needs the rights to create tokenreviews and subjectaccessreviews.")
+	f.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "Folder with tls.crt and tls.key for --metrics-secure; read again when they change. Without it a self-signed certificate is made at each start.")
 	f.StringVar(&o.profileAddress, "pprof-bind-address", "", "Address of Go's profiles over HTTP, such as 127.0.0.1:6060; empty turns them off. Whoever can reach it sees what the process does, so keep it on loopback.")
 	f.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
@@ -98,6 +102,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.Var(&o.apiAudiences, "api-audiences", "Audiences of the Kubernetes API server (its --api-audiences), for TokenReview. Repeatable.")
 	f.Var(&o.egressAllow, "egress-allow-cidr", "Addresses, besides public ones, that keys may be fetched from, such as 10.96.0.0/12. Link-local and metadata addresses stay refused. Repeatable.")
 	f.StringVar(&o.egressProxy, "egress-proxy", "", "URL of an HTTP proxy for fetching keys. Proxy variables of the environment are not read.")
+	f.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	o.zap.BindFlags(f)
 }
 
@@ -132,6 +137,8 @@ func (o *options) check() error {
 		return errors.New("--operator-namespace is required (or set POD_NAMESPACE)")
 	case (o.server.CertFile == "") != (o.server.KeyFile == ""):
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
+	case o.metricsCertDir != "" && !o.metricsSecure:
+		return errors.New("--metrics-cert-dir needs --metrics-secure: without it metrics are plain HTTP")
 	case o.server.ExtAuthzAddress != "" && o.server.CertFile == "":
 		return errors.New("--ext-authz-bind-address needs --tls-cert-file: it is served over TLS alone")
 	case o.server.ClientCAFile != "" && o.server.CertFile == "":
@@ -144,6 +151,10 @@ func main() {
 	var o options
 	o.register(flag.CommandLine)
 	flag.Parse()
+	if o.version {
+		fmt.Println(version())
+		return
+	}
 	log := zap.New(zap.UseFlagOptions(&o.zap))
 	ctrl.SetLogger(log)
 	if err := run(ctrl.SetupSignalHandler(), &o, log); err != nil {
@@ -181,7 +192,7 @@ func run(ctx context.Context, o *options, log logr.Logger) error {
 			return err
 		}
 	}
-	log.Info("Starting", "controller", o.runs(componentController), "verifier", o.runs(componentVerifier),
+	log.Info("Starting", "version", version(), "controller", o.runs(componentController), "verifier", o.runs(componentVerifier),
 		"operatorNamespace", o.operatorNamespace, "leaderElection", o.leaderElect)
 	return mgr.Start(ctx)
 }
@@ -247,7 +258,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 	}
 	options := ctrl.Options{
 		Scheme:                        scheme,
-		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddress},
+		Metrics:                       o.metrics(),
 		HealthProbeBindAddress:        o.probeAddress,
 		PprofBindAddress:              o.profileAddress,
 		LeaderElection:                o.leaderElect && o.runs(componentController),

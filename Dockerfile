@@ -1,21 +1,34 @@
 # The manager's image: one static binary and the public certificate authorities,
 # no shell, no package manager, no root. Both images are arguments, so that a
 # site can use its own; BASE_IMAGE may be anything, down to nothing at all.
+#
+#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v1.2.3 .
 ARG BUILDER_IMAGE=golang:1.26-bookworm
 ARG BASE_IMAGE=scratch
 
-FROM ${BUILDER_IMAGE} AS builder
+# Compiles on the machine's own platform for whichever one is asked for.
+FROM --platform=${BUILDPLATFORM} ${BUILDER_IMAGE} AS builder
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY api/ api/
 COPY cmd/ cmd/
 COPY internal/ internal/
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /out/manager ./cmd/manager && \
+ARG TARGETOS
+ARG TARGETARCH
+ARG VERSION=
+RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
+      -ldflags "-s -w -X main.release=${VERSION}" -o /out/manager ./cmd/manager && \
     mkdir -p /out/etc/ssl/certs && \
-    cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/
+    cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ && \
+    echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' > /out/etc/passwd && \
+    echo 'nonroot:x:65532:' > /out/etc/group
 
 FROM ${BASE_IMAGE}
+ARG VERSION=
+LABEL org.opencontainers.image.title="jwks-trust-manager" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=builder /out/ /
 USER 65532:65532
 ENTRYPOINT ["/manager"]

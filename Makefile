@@ -17,7 +17,8 @@ TOOLS := bin/tools
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
-MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/peers test/peers/caddy test/consumers examples
+HELM := $(TOOLS)/helm
+MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers examples
 
 FUZZTIME ?= 20s
 
@@ -42,6 +43,11 @@ demo: build $(CONTROLPLANE) ## See it work on a real Kubernetes API, narrated. K
 build: ## Build bin/manager.
 	@echo "==> bin/manager"
 	@CGO_ENABLED=0 go build -trimpath -o bin/manager ./cmd/manager
+
+.PHONY: chart-package
+chart-package: $(HELM) ## Package the Helm chart into dist/. VERSION=1.2.3
+	@mkdir -p dist
+	@$(HELM) package charts/jwks-trust-manager $(if $(VERSION),--version $(VERSION) --app-version $(VERSION)) --destination dist
 
 .PHONY: controlplane
 controlplane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (once, about nine minutes).
@@ -141,4 +147,10 @@ $(CONTROLLER_GEN) $(KUSTOMIZE) &: tools/go.mod tools/go.sum
 $(GOLANGCI_LINT): tools/lint/go.mod tools/lint/go.sum
 	@bash hack/progress.sh "Building golangci-lint with kube-api-linter (once, about two minutes)" \
 		env CGO_ENABLED=0 GOBIN="$(CURDIR)/$(TOOLS)" go -C tools/lint install -trimpath tool
+	@touch $@
+
+# Pinned where the chart's tests use its library.
+$(HELM): test/chart/go.mod test/chart/go.sum
+	@bash hack/progress.sh "Building helm (once)" \
+		env CGO_ENABLED=0 GOBIN="$(CURDIR)/$(TOOLS)" go -C test/chart install -trimpath tool
 	@touch $@

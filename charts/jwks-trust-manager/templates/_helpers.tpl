@@ -11,17 +11,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{- /* The metadata that every object has: (dict "root" $ "name" … "component" … "labels" … "annotations" … "clustered" true) */ -}}
 {{- define "jtm.metadata" -}}
-{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
+{{- $annotations := merge (dict) (get . "annotations" | default dict) .root.Values.commonAnnotations -}}
 name: {{ .name }}
-{{- if not .clustered }}
+{{- if not (get . "clustered") }}
 namespace: {{ .root.Release.Namespace }}
 {{- end }}
 labels:
-  {{- with .component }}
+  {{- with get . "component" }}
   app.kubernetes.io/name: {{ . }}
   {{- end }}
   {{- include "jtm.labels" .root | nindent 2 }}
-  {{- with .labels }}
+  {{- with get . "labels" }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- with $annotations }}
@@ -33,11 +33,11 @@ annotations:
 {{- /* A file of config/ as an object, in our namespace and with our labels: (dict "root" $ "object" …) */ -}}
 {{- define "jtm.adopt" -}}
 {{- $metadata := .object.metadata -}}
-{{- $_ := set $metadata "labels" (merge (include "jtm.labels" .root | fromYaml) ($metadata.labels | default dict)) -}}
+{{- $_ := set $metadata "labels" (merge (include "jtm.labels" .root | fromYaml) (get $metadata "labels" | default dict)) -}}
 {{- with .root.Values.commonAnnotations -}}
-{{- $_ := set $metadata "annotations" (merge (dict) ($metadata.annotations | default dict) .) -}}
+{{- $_ := set $metadata "annotations" (merge (dict) (get $metadata "annotations" | default dict) .) -}}
 {{- end -}}
-{{- if $metadata.namespace -}}
+{{- if get $metadata "namespace" -}}
 {{- $_ := set $metadata "namespace" .root.Release.Namespace -}}
 {{- end -}}
 {{ toYaml .object }}
@@ -77,7 +77,7 @@ annotations:
 {{- /* What the pods of both components have in common: (dict "root" $ "component" "controller" "shard" "" "values" .Values.controller) */ -}}
 {{- define "jtm.selector" -}}
 app.kubernetes.io/name: jwks-trust-{{ .component }}
-{{- with .shard }}
+{{- with get . "shard" }}
 jwks-trust.dev/shard: {{ . | quote }}
 {{- end }}
 {{- end }}
@@ -104,7 +104,7 @@ kind: PodDisruptionBudget
 metadata:
   {{- include "jtm.metadata" (dict "root" $.root "name" $.name "component" (printf "jwks-trust-%s" $.component)) | nindent 2 }}
 spec:
-  {{- if kindIs "invalid" .minAvailable }}
+  {{- if eq (toString .minAvailable) "" }}
   maxUnavailable: {{ .maxUnavailable }}
   {{- else }}
   minAvailable: {{ .minAvailable }}

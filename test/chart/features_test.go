@@ -1,0 +1,125 @@
+package chart
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// arguments are those of a Deployment's manager.
+func arguments(t *testing.T, deployment *unstructured.Unstructured) []string {
+	t.Helper()
+	pod := podOf(t, deployment)
+	containers, _, err := unstructured.NestedSlice(pod.Object, "spec", "containers")
+	if err != nil || len(containers) != 1 {
+		t.Fatalf("%s has %d containers: %v", deployment.GetName(), len(containers), err)
+	}
+	args, _, err := unstructured.NestedStringSlice(containers[0].(map[string]any), "args")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return args
+}
+
+func has(args []string, prefix string) bool {
+	return slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, prefix) })
+}
+
+// TestShards: each has its own issuers and lease, one keeps the certificate, and
+// verifiers are not split.
+func TestShards(t *testing.T) {
+	made := render(t, combinations["shards"])
+	if made["Deployment jwks-trust-controller"] != nil {
+		t.Error("besides the shards there is a controller for all issuers")
+	}
+	a := arguments(t, made.one(t, "Deployment jwks-trust-controller-a"))
+	rest := arguments(t, made.one(t, "Deployment jwks-trust-controller-rest"))
+	for args, want := range map[*[]string]string{&a: "--issuer-selector=shard=a", &rest: "--issuer-selector=shard notin (a)"} {
+		if !slices.Contains(*args, want) {
+			t.Errorf("%v lacks %s", *args, want)
+		}
+	}
+	if !slices.Contains(a, "--leader-election-id=jwks-trust-manager-a") || !slices.Contains(rest, "--leader-election-id=jwks-trust-manager-rest") {
+		t.Errorf("the shards share a lease: %v, %v", a, rest)
+	}
+	if !has(a, "--serving-certificate-names=") || has(rest, "--serving-certificate-names=") {
+		t.Errorf("not one shard keeps the certificate: %v, %v", a, rest)
+	}
+	if has(arguments(t, made.one(t, "Deployment jwks-trust-verifier")), "--issuer-selector") {
+		t.Error("the verifier is split")
+	}
+}
+
+// TestCertificateHasOneKeeper: the controller makes none where somebody else does.
+func TestCertificateHasOneKeeper(t *testing.T) {
+	for name, keeps := range map[string]bool{"defaults": true, "cert-manager": false, "own Secret": false} {
+		made := render(t, combinations[name])
+		if has(arguments(t, made.one(t, "Deployment jwks-trust-controller")), "--serving-certificate-names=") != keeps {
+			t.Errorf("with %s, the controller should keep a certificate: %t", name, keeps)
+		}
+		if (made["Certificate jwks-trust-manager"] != nil) != (name == "cert-manager") {
+			t.Errorf("with %s, the Certificate", name)
+		}
+	}
+}
+
+// TestRightsForSecureMetrics: reviews may be asked for where the filter needs it, and
+// nowhere else.
+func TestRightsForSecureMetrics(t *testing.T) {
+	if render(t, "")["ClusterRole jwks-trust-metrics-auth"] != nil {
+		t.Error("pods may review tokens although nobody asks them to")
+	}
+	made := render(t, combinations["metrics"])
+	made.one(t, "ClusterRole jwks-trust-metrics-auth")
+	made.one(t, "ClusterRoleBinding jwks-trust-metrics-auth")
+	made.one(t, "ClusterRoleBinding jwks-trust-metrics-reader")
+	for _, component := range []string{"controller", "verifier"} {
+		args := arguments(t, made.one(t, "Deployment jwks-trust-"+component))
+		if !slices.Contains(args, "--metrics-secure") || !has(args, "--metrics-cert-dir=") {
+			t.Errorf("%s: %v", component, args)
+		}
+	}
+}
+
+// TestMonitoring: the rules are those of config/, and metrics keep their labels.
+func TestMonitoring(t *testing.T) {
+	made := render(t, monitoring)
+	groups, _, _ := unstructured.NestedSlice(made.one(t, "PrometheusRule jwks-trust-manager").Object, "spec", "groups")
+	if len(groups) != 2 || len(groups[0].(map[string]any)["rules"].([]any)) < 10 {
+		t.Errorf("the rules: %v", groups)
+	}
+	for kind, list := range map[string]string{"ServiceMonitor": "endpoints", "PodMonitor": "podMetricsEndpoints"} {
+		endpoints, _, _ := unstructured.NestedSlice(made.one(t, kind+" jwks-trust-manager").Object, "spec", list)
+		if len(endpoints) != 1 {
+			t.Fatalf("%s has %d endpoints", kind, len(endpoints))
+		}
+		endpoint := endpoints[0].(map[string]any)
+		if endpoint["honorLabels"] != true || endpoint["scheme"] != "https" {
+			t.Errorf("%s: %v", kind, endpoint)
+		}
+	}
+}
+
+// TestCRDsOutliveTheRelease unless somebody says otherwise.
+func TestCRDsOutliveTheRelease(t *testing.T) {
+	for values, want := range map[string]string{"": "keep", "crds: {keep: false}": ""} {
+		for _, kind := range []string{"trustedissuers", "clustertrustedissuers"} {
+			crd := render(t, values).one(t, "CustomResourceDefinition "+kind+".jwks-trust.dev")
+			if got := crd.GetAnnotations()["helm.sh/resource-policy"]; got != want {
+				t.Errorf("with %q, the policy is %q", values, got)
+			}
+		}
+	}
+}
+
+// TestAutoscalerOwnsReplicas: a Deployment that said a number would undo what the
+// autoscaler did at each upgrade.
+func TestAutoscalerOwnsReplicas(t *testing.T) {
+	made := render(t, combinations["autoscaling"])
+	made.one(t, "HorizontalPodAutoscaler jwks-trust-verifier")
+	if _, found, _ := unstructured.NestedInt64(made.one(t, "Deployment jwks-trust-verifier").Object, "spec", "replicas"); found {
+		t.Error("the Deployment has a number of replicas")
+	}
+}

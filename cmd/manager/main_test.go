@@ -46,6 +46,7 @@ func TestCommandLine(t *testing.T) {
 		"a selector that is none":       {[]string{"--operator-namespace=x", "--components=controller", "--issuer-selector=a in b"}, "--issuer-selector"},
 		"a part of the issuers, judged": {[]string{"--operator-namespace=x", "--issuer-selector=a=b"}, "needs --components=controller"},
 		"ext_authz without TLS":         {[]string{"--operator-namespace=x", "--ext-authz-bind-address=:1"}, "needs --tls-cert-file"},
+		"a certificate for plain HTTP":  {[]string{"--operator-namespace=x", "--metrics-cert-dir=a"}, "needs --metrics-secure"},
 		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
 		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--egress-proxy=://"}, "--egress-proxy"},
 	} {

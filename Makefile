@@ -40,9 +40,11 @@ demo: build $(CONTROLPLANE) ## See it work on a real Kubernetes API, narrated. K
 ##@ Build
 
 .PHONY: build
-build: ## Build bin/manager.
+build: ## Build bin/manager and bin/kubectl-jwks.
 	@echo "==> bin/manager"
 	@CGO_ENABLED=0 go build -trimpath -o bin/manager ./cmd/manager
+	@echo "==> bin/kubectl-jwks"
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/kubectl-jwks ./cmd/kubectl-jwks
 
 .PHONY: chart-package
 chart-package: $(HELM) ## Package the Helm chart into dist/. VERSION=1.2.3

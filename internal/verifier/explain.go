@@ -5,10 +5,12 @@
 package verifier
 
 import (
+	"maps"
 	"slices"
 	"time"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 )
 
 // Step is one of the checks, in the order in which they are made.
@@ -115,6 +117,8 @@ type Explanation struct {
 	// UntrustedPayload is that of a token that could be decoded; nil otherwise.
 	// Unless the token is accepted nobody vouches for it.
 	UntrustedPayload []byte
+	// UntrustedKeyID and UntrustedAlgorithm are those of its header.
+	UntrustedKeyID, UntrustedAlgorithm string
 }
 
 // Explain judges as Verify does, and says how. issuer may be nil for a token that
@@ -126,23 +130,34 @@ func Explain(token string, issuer *Issuer, now time.Time) Explanation {
 		if refused.Reason == AlgorithmNotAllowed {
 			at = StepForm
 		}
-		return explained(*refused, at, nil)
+		e := explained(*refused, at)
+		if parsed, err := jose.ParseToken(token); err == nil { // it is the claims that are bad
+			e = e.of(&candidate{token: parsed})
+		}
+		return e
 	}
 	if issuer == nil {
-		return explained(c.verdict(CannotDecide, UnknownIssuer), StepIssuer, c.token.Payload)
+		return explained(c.verdict(CannotDecide, UnknownIssuer), StepIssuer).of(c)
 	}
 	v := c.judge(issuer, now)
 	at := stepOf(v.Reason)
 	if v.Reason == ClaimRuleFailed && issuer.policy.CheckClaims(c.token.Claims) == nil {
 		at = StepRules
 	}
-	return explained(v, at, c.token.Payload)
+	return explained(v, at).of(c)
+}
+
+// of adds what a token that could be decoded says of itself.
+func (e Explanation) of(c *candidate) Explanation {
+	e.UntrustedPayload = c.token.Payload
+	e.UntrustedKeyID, e.UntrustedAlgorithm = c.token.KeyID, string(c.token.Algorithm)
+	return e
 }
 
 // explained lists the checks of a verification that ended at a step; one that
 // passed them all ended at none.
-func explained(v Verdict, at Step, payload []byte) Explanation {
-	e := Explanation{Verdict: v, Checks: make([]Check, 0, len(steps)), UntrustedPayload: payload}
+func explained(v Verdict, at Step) Explanation {
+	e := Explanation{Verdict: v, Checks: make([]Check, 0, len(steps))}
 	result := Passed
 	for _, s := range steps {
 		check := Check{Step: s.step, Result: result}
@@ -184,3 +199,6 @@ func UntrustedIssuer(token string) string {
 func NewIssuer(object api.Issuer, data map[string]string, now time.Time) *Issuer {
 	return join(object, data, nil, now)
 }
+
+// Reasons are all that a verdict can bear, sorted.
+func Reasons() []Reason { return slices.Sorted(maps.Keys(texts)) }

@@ -1,0 +1,162 @@
+// export_authn.go writes an AuthenticationConfiguration for kube-apiserver, whose own
+// OIDC authenticator then reads its keys from the mirror.
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// unsupported is what kube-apiserver's OIDC authenticator does not verify.
+const unsupported = "EdDSA"
+
+func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (string, error) {
+	if all, some := eddsaKeys(issuer); all {
+		return "", advise("Have the API server ask the verifier instead (token webhook): docs/kubernetes.md.", "kube-apiserver's own OIDC knows no EdDSA, and all keys of %s are for that", describedAs(issuer))
+	} else if some {
+		fmt.Fprintln(o.c.ErrOut, "Some keys are for EdDSA, which kube-apiserver's own OIDC does not know: it refuses their tokens.")
+	}
+	spec := issuer.IssuerSpec()
+	if !strings.HasPrefix(spec.Issuer, "https://") {
+		return "", advise("Have the API server ask the verifier instead (token webhook): docs/kubernetes.md.", "kube-apiserver's own OIDC needs an https URL as issuer, and spec.issuer is none")
+	}
+	at, err := o.verifier(ctx)
+	if err != nil {
+		return "", err
+	}
+	ca, err := o.ca(ctx)
+	if err != nil {
+		return "", err
+	}
+	from := object{"url": spec.Issuer, "discoveryURL": at + mirrorPath(issuer) + "/.well-known/openid-configuration", "audiences": spec.Audiences}
+	if len(spec.Audiences) > 1 {
+		from["audienceMatchPolicy"] = "MatchAny"
+	}
+	if ca == "" {
+		fmt.Fprintln(o.c.ErrOut, "There is no certificateAuthority in it: the ConfigMap "+authorityName+" is not there. Give --certificate-authority, unless the API server's own roots vouch for the verifier.")
+	} else {
+		from["certificateAuthority"] = ca
+	}
+	mappings, err := o.mappings(issuer)
+	if err != nil {
+		return "", err
+	}
+	authenticator := object{"issuer": from, "claimMappings": mappings}
+	if rules := o.claimRules(spec.Verification); len(rules) > 0 {
+		authenticator["claimValidationRules"] = rules
+	}
+	if ka := issuer.KubernetesAuthentication(); ka != nil && len(ka.UserValidationRules) > 0 {
+		authenticator["userValidationRules"] = userRules(ka.UserValidationRules)
+	}
+	return document([]string{
+		"kube-apiserver --authentication-config=FILE. The API server has to reach the",
+		"verifier, which needs --mirror-url. It checks tokens itself, with these rules.",
+	}, object{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": []object{authenticator}})
+}
+
+// eddsaKeys reports whether all, or some, of the trusted keys are for EdDSA.
+func eddsaKeys(issuer api.Issuer) (all, some bool) {
+	keys := keysIn(issuer, api.KeyActive, api.KeyRetiring)
+	n := 0
+	for _, k := range keys {
+		if k.Algorithm == unsupported || k.KeyType == "OKP" {
+			n++
+		}
+	}
+	return n > 0 && n == len(keys), n > 0
+}
+
+// mappings make up the user, as the verifier does.
+func (o *exportOptions) mappings(issuer api.Issuer) (object, error) {
+	ka := issuer.KubernetesAuthentication()
+	if ka == nil {
+		prefix := issuer.GetName() + ":"
+		fmt.Fprintf(o.c.ErrOut, "%s has no kubernetesAuthentication: users are named %q and the token's sub.\n", describedAs(issuer), prefix)
+		return object{"username": object{"claim": "sub", "prefix": prefix}}, nil
+	}
+	from := api.ClaimMappings{}
+	if ka.ClaimMappings != nil {
+		from = *ka.ClaimMappings
+	}
+	username := object{"claim": "sub", "prefix": ka.UsernamePrefix}
+	if u := from.Username; u != nil && u.Expression != "" {
+		username = object{"expression": strconv.Quote(ka.UsernamePrefix) + " + (" + u.Expression + ")"}
+	} else if u != nil {
+		username["claim"] = u.Claim
+	}
+	out := object{"username": username}
+	if ka.GroupsPrefix != "" {
+		groups := object{"claim": "groups", "prefix": ka.GroupsPrefix}
+		if g := from.Groups; g != nil && g.Expression != "" {
+			return nil, advise("Write the mapping by hand, with the prefix in the expression.", "claimMappings.groups of %s is an expression, which takes no prefix in an AuthenticationConfiguration", describedAs(issuer))
+		} else if g != nil {
+			groups["claim"] = g.Claim
+		}
+		out["groups"] = groups
+	}
+	if u := from.UID; u != nil && u.Expression != "" {
+		out["uid"] = object{"expression": u.Expression}
+	} else if u != nil {
+		out["uid"] = object{"claim": u.Claim}
+	}
+	for _, e := range from.Extra {
+		extra, _ := out["extra"].([]object)
+		out["extra"] = append(extra, object{"key": e.Key, "valueExpression": e.ValueExpression})
+	}
+	return out, nil
+}
+
+// claimRules are the rules that an AuthenticationConfiguration can express; of the
+// others the user is told.
+func (o *exportOptions) claimRules(v *api.VerificationSpec) []object {
+	if v == nil {
+		return nil
+	}
+	var rules []object
+	for _, name := range v.RequiredClaims {
+		quoted := strconv.Quote(name)
+		rules = append(rules, object{"expression": fmt.Sprintf("%[1]s in claims && claims[%[1]s] != null", quoted), "message": "the claim " + name + " is required"})
+	}
+	for _, r := range v.ClaimValidationRules {
+		switch {
+		case r.Expression == "":
+			rules = append(rules, object{"claim": r.Claim, "requiredValue": r.RequiredValue})
+		case r.Message == "":
+			rules = append(rules, object{"expression": r.Expression})
+		default:
+			rules = append(rules, object{"expression": r.Expression, "message": r.Message})
+		}
+	}
+	var lost []string
+	if v.MaxTokenLifetime != nil {
+		lost = append(lost, "maxTokenLifetime")
+	}
+	if len(v.TokenTypes) > 0 {
+		lost = append(lost, "tokenTypes")
+	}
+	if v.Leeway != nil && v.Leeway.Duration != api.DefaultLeeway {
+		lost = append(lost, "leeway")
+	}
+	if slices.Sort(lost); len(lost) > 0 {
+		fmt.Fprintf(o.c.ErrOut, "Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.%s.\n", strings.Join(lost, ", "))
+	}
+	return rules
+}
+
+func userRules(rules []api.UserValidationRule) []object {
+	var out []object
+	for _, r := range rules {
+		rule := object{"expression": r.Expression}
+		if r.Message != "" {
+			rule["message"] = r.Message
+		}
+		out = append(out, rule)
+	}
+	return out
+}

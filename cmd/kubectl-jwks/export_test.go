@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/apis/apiserver/install"
+	"k8s.io/apiserver/pkg/apis/apiserver/validation"
+	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
+)
+
+func TestExport(t *testing.T) {
+	g := NewWithT(t)
+	both := fixedSet(g, "key-1", "key-2")
+	issuer := trustedIssuer("auth0", both, func(i api.Issuer) {
+		i.IssuerSpec().Verification = &api.VerificationSpec{ResponseHeaders: []api.ResponseHeader{{Name: "X-Auth-Email", Claim: "email"}}}
+	})
+	c := newCluster(t, interceptor.Funcs{}, issuer, published(g, issuer, both), mounted(g, issuer, both))
+	r := c.run("export", "auth0", "--format", "jwks")
+	c.Expect(r).To(Equal(result{exitOK, string(both.JSON()), ""}), "to the byte: its digest is the one in status")
+	c.Expect(keyset.Digest([]byte(r.out))).To(Equal(both.Digest()))
+	for _, format := range []string{"pem", "istio", "envoy-gateway", "nginx"} {
+		r := c.run("export", "auth0", "--format", format)
+		c.Expect(r.code).To(Equal(exitOK), r.err)
+		c.golden("export-"+format+".txt", r.out)
+	}
+	c.Expect(c.run("export", "auth0", "--format", "envoy-gateway", "--target", "GRPCRoute/x").out).To(ContainSubstring("kind: GRPCRoute\n    name: x\n"))
+	c.Expect(c.run("export", "auth0", "--format", "istio", "--use-mirror").out).To(ContainSubstring("jwksUri: https://jwks-trust-manager.jwks-trust-system.svc/mirror/ns/orders/auth0/jwks.json\n"))
+	c.Expect(c.run("export", "auth0", "--format", "xml").err).To(ContainSubstring("Choose one of: authn-config, envoy-gateway, istio, jwks, nginx, pem."))
+}
+
+func TestNothingIsExportedThatNobodyShouldTrust(t *testing.T) {
+	g := NewWithT(t)
+	both, other := fixedSet(g, "key-1", "key-2"), fixedSet(g, "key-1")
+	for name, tc := range map[string]struct {
+		change edit
+		holds  *keyset.Set
+		want   string
+	}{
+		"expired":               {confirmed(25 * time.Hour), both, "have expired: nobody should trust them"},
+		"revoked by thumbprint": {func(i api.Issuer) { i.IssuerSpec().RevokedKeys = []string{both.Keys()[0].Thumbprint()} }, both, "revoked: key-1"},
+		"revoked by kid":        {func(i api.Issuer) { i.IssuerSpec().RevokedKeys = []string{"key-2"} }, both, "revoked: key-2"},
+		"compromised": {func(i api.Issuer) {
+			i.IssuerStatus().CompromisedKeys = []api.CompromisedKey{{Thumbprint: both.Keys()[1].Thumbprint()}}
+		}, both, "revoked: key-2"},
+		"other keys": {func(api.Issuer) {}, other, "holds other keys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			issuer := trustedIssuer("auth0", both, tc.change)
+			c := newCluster(t, interceptor.Funcs{}, issuer, published(g, issuer, tc.holds), mounted(g, issuer, tc.holds))
+			for _, format := range []string{"jwks", "pem", "istio", "envoy-gateway"} {
+				r := c.run("export", "auth0", "--format", format)
+				c.Expect(r.code).To(Equal(exitError), format)
+				c.Expect(r.out).To(BeEmpty(), format)
+				c.Expect(r.err).To(ContainSubstring(tc.want), format)
+			}
+		})
+	}
+}
+
+func TestExportForEnvoyGatewayNeedsACopy(t *testing.T) {
+	g := NewWithT(t)
+	set := fixedSet(g, "key-1")
+	none, some := clusterIssuer("none", set), clusterIssuer("some", set)
+	some.Spec.NamespaceSelector = &metav1.LabelSelector{}
+	c := newCluster(t, interceptor.Funcs{}, none, some, published(g, none, set), published(g, some, set))
+	c.Expect(c.run("export", "none", "--format", "envoy-gateway").err).To(ContainSubstring("Set spec.namespaceSelector"))
+	c.Expect(c.run("export", "some", "--format", "envoy-gateway").err).To(ContainSubstring("the ConfigMap orders/some-jwks, which the policy would read, cannot be read"))
+	c.Expect(c.kube.Create(context.Background(), mounted(g, some, set))).To(Succeed())
+	c.Expect(c.run("export", "some", "--format", "envoy-gateway").code).To(Equal(exitOK))
+}
+
+// login is a ClusterTrustedIssuer with all that an AuthenticationConfiguration can
+// carry over.
+func login(g *WithT, set *keyset.Set) *api.ClusterTrustedIssuer {
+	cti := clusterIssuer("login", set)
+	cti.Spec.Audiences = []string{"kubernetes", "dashboard"}
+	cti.Spec.Verification = &api.VerificationSpec{
+		RequiredClaims: []string{"tenant", `odd "name"`}, TokenTypes: []string{"at+jwt"},
+		ClaimValidationRules: []api.ClaimValidationRule{{Claim: "hd", RequiredValue: "example.com"}, {Expression: "claims.admin == true", Message: "admins only"}},
+	}
+	cti.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{
+		UsernamePrefix: `ext"\:`, GroupsPrefix: "ext:",
+		ClaimMappings: &api.ClaimMappings{
+			Username: &api.ClaimOrExpression{Expression: "claims.name"}, Groups: &api.ClaimOrExpression{Claim: "roles"}, UID: &api.ClaimOrExpression{Claim: "sub"},
+			Extra: []api.ExtraMapping{{Key: "example.com/tenant", ValueExpression: "claims.tenant"}},
+		},
+		UserValidationRules: []api.UserValidationRule{{Expression: "!user.username.startsWith('system:')", Message: "no system"}},
+	}
+	return cti
+}
+
+// The API server's own code reads and validates what is exported: strictly, every
+// expression compiled.
+func TestExportForTheAPIServer(t *testing.T) {
+	g := NewWithT(t)
+	set := fixedSet(g, "key-1")
+	ca, err := harness.NewAuthority("test")
+	g.Expect(err).NotTo(HaveOccurred())
+	authority := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: authorityName}, Data: map[string]string{authorityKey: string(ca.PEM())}}
+	verifierDeployment := deployment("jwks-trust-verifier", "--components=verifier", "--mirror-url=https://mirror.example.com")
+	plainOne := clusterIssuer("plain", set)
+	c := newCluster(t, interceptor.Funcs{}, login(g, set), plainOne, authority, verifierDeployment)
+
+	r := c.run("export", "cti/login", "--format", "authn-config")
+	c.Expect(r.code).To(Equal(exitOK), r.err)
+	config := readAuthentication(g, r.out)
+	jwt := config.JWT[0]
+	c.Expect(jwt.Issuer.URL).To(Equal(issuerURL))
+	c.Expect(jwt.Issuer.DiscoveryURL).To(Equal("https://mirror.example.com/mirror/cluster/login/.well-known/openid-configuration"))
+	c.Expect(jwt.Issuer.CertificateAuthority).To(Equal(string(ca.PEM())))
+	c.Expect(jwt.ClaimMappings.Username.Expression).To(Equal(`"ext\"\\:" + (claims.name)`), "the prefix always applies")
+	c.Expect(jwt.ClaimMappings.Groups.Claim).To(Equal("roles"))
+	c.Expect(jwt.ClaimValidationRules).To(HaveLen(4))
+	c.Expect(jwt.UserValidationRules).To(HaveLen(1))
+	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.tokenTypes.\n"))
+
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	g.Expect(os.WriteFile(file, ca.PEM(), 0o600)).To(Succeed())
+	r = c.run("export", "plain", "--format", "authn-config", "--verifier-url", "https://10.0.0.1/", "--certificate-authority", file)
+	c.Expect(readAuthentication(g, r.out).JWT[0].Issuer.DiscoveryURL).To(Equal("https://10.0.0.1/mirror/cluster/plain/.well-known/openid-configuration"))
+	c.Expect(r.err).To(ContainSubstring(`users are named "plain:" and the token's sub`))
+	c.Expect(c.run("export", "plain", "--format", "authn-config", "--verifier-url", "http://x").err).To(ContainSubstring("is not an https URL"))
+}
+
+// readAuthentication reads an AuthenticationConfiguration as kube-apiserver does.
+func readAuthentication(g *WithT, text string) *apiserver.AuthenticationConfiguration {
+	s := runtime.NewScheme()
+	install.Install(s)
+	decoded, err := runtime.Decode(serializer.NewCodecFactory(s, serializer.EnableStrict).UniversalDecoder(), []byte(text))
+	g.Expect(err).NotTo(HaveOccurred(), text)
+	config, ok := decoded.(*apiserver.AuthenticationConfiguration)
+	g.Expect(ok).To(BeTrue())
+	g.Expect(validation.ValidateAuthenticationConfiguration(authenticationcel.NewDefaultCompiler(), config, nil)).To(BeEmpty(), text)
+	return config
+}
+
+func TestTheAPIServerKnowsNoEdDSA(t *testing.T) {
+	g := NewWithT(t)
+	ed, ec := testissuer.NewKey("ed", "EdDSA"), testissuer.NewKey("ec", "ES256")
+	c := newCluster(t, interceptor.Funcs{}, clusterIssuer("ed", keySet(g, ed)), clusterIssuer("both", keySet(g, ed, ec)))
+	c.Expect(c.run("export", "ed", "--format", "authn-config").err).To(ContainSubstring("kube-apiserver's own OIDC knows no EdDSA"))
+	r := c.run("export", "both", "--format", "authn-config")
+	c.Expect(r.code).To(Equal(exitOK))
+	c.Expect(r.err).To(ContainSubstring("Some keys are for EdDSA"))
+}
+
+// deployment is one of the manager.
+func deployment(name string, args ...string) *appsv1.Deployment {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: name}}
+	d.Spec.Template.Spec.Containers = []corev1.Container{{Name: "sidecar"}, {Name: "manager", Image: "registry.example.com/jwks-trust-manager:v1", Args: args}}
+	d.Status.AvailableReplicas = 1
+	return d
+}
+
+func TestFlagsOfTheManagerAreReadInAllTheirForms(t *testing.T) {
+	g := NewWithT(t)
+	d := deployment("x", "--egress-allow-cidr=10.0.0.0/8,fd00::/8", "-egress-allow-cidr", "192.168.0.0/16", "--egress-allow-cidr-not=1", "egress-allow-cidr", "--egress-allow-cidr")
+	g.Expect(argumentValues(d, "egress-allow-cidr")).To(Equal([]string{"10.0.0.0/8", "fd00::/8", "192.168.0.0/16"}))
+}
+
+// The controller's policy counts for fetches from this machine too.
+func TestDiffTakesTheControllersEgressPolicy(t *testing.T) {
+	g := NewWithT(t)
+	key := testissuer.NewKey("key-1", "ES256")
+	_, at := issuerServer(t, key)
+	objects := []client.Object{trustedIssuer("auth0", keySet(g, key), at), deployment("jwks-trust-controller", "--egress-allow-cidr=127.0.0.0/8")}
+	c := newCluster(t, interceptor.Funcs{}, objects...)
+	c.Expect(c.run("diff", "auth0").code).To(Equal(exitOK))
+	var d difference
+	c.Expect(json.Unmarshal([]byte(c.run("diff", "auth0", "-o", "json").out), &d)).To(Succeed())
+	c.Expect(d.Same).To(BeTrue())
+}
+
+func TestVersion(t *testing.T) {
+	c := newCluster(t, interceptor.Funcs{}, deployment("jwks-trust-controller"))
+	r := c.run("version")
+	c.Expect(r.out).To(HavePrefix("kubectl jwks: "))
+	c.Expect(r.out).To(HaveSuffix("jwks-trust-system/jwks-trust-controller: registry.example.com/jwks-trust-manager:v1\n"))
+	c.Expect(c.run("version", "-o", "yaml").out).To(ContainSubstring("image: registry.example.com/jwks-trust-manager:v1"))
+	c.Expect(strings.Count(c.run("version", "--client").out, "\n")).To(Equal(1))
+	c.Expect(newCluster(t, interceptor.Funcs{}).run("version").err).To(ContainSubstring("--operator-namespace names another"))
+}

@@ -57,7 +57,7 @@ func newCheck(c *cli) *cobra.Command {
 
 A right that you lack is a warning: others have it. Exit codes: 0 nothing failed,
 2 something did, 1 the command failed.`,
-		Example: "  kubectl jwks check -A\n  kubectl jwks check --verifier-url https://jwks.example.com --certificate-authority ca.crt",
+		Example: "  kubectl jwks check -A\n  kubectl jwks check --verifier-url https://jwks.example.com --verifier-ca ca.crt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			k.ctx = cmd.Context()
@@ -70,7 +70,7 @@ A right that you lack is a warning: others have it. Exit codes: 0 nothing failed
 	f := cmd.Flags()
 	f.BoolVarP(&k.allNamespaces, "all-namespaces", "A", false, "The TrustedIssuers of all namespaces")
 	f.StringVar(&k.verifierURL, "verifier-url", "", "URL of the verifier from this machine (default: through the API server's proxy to the Service)")
-	f.StringVar(&k.authority, "certificate-authority", "", "PEM file with the authority of the verifier's certificate (default the ConfigMap "+authorityName+")")
+	f.StringVar(&k.authority, "verifier-ca", "", "PEM file with the authority of the verifier's certificate (default the ConfigMap "+authorityName+")")
 	f.DurationVar(&k.timeout, "timeout", 10*time.Second, "How long to wait for the verifier")
 	k.egress.register(cmd)
 	outputFlag(cmd, &output)

@@ -105,7 +105,7 @@ func (k *checker) checkVerifier() {
 	code, err := answers("/mirror/cluster/-/jwks.json")
 	switch {
 	case err != nil:
-		k.add(groupVerifier, how, checkFailed, err.Error(), "Is that its address, and do you trust its certificate? --verifier-url, --certificate-authority")
+		k.add(groupVerifier, how, checkFailed, err.Error(), "Is that its address, and do you trust its certificate? --verifier-url, --verifier-ca")
 		return
 	case code == http.StatusForbidden:
 		k.add(groupVerifier, how, checkSkipped, "you may not get services/proxy", "Give --verifier-url, if it can be reached from here.")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -16,6 +17,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
@@ -33,6 +35,7 @@ type cli struct {
 }
 
 func newCLI(streams genericiooptions.IOStreams) *cli {
+	log.SetLogger(logr.Discard()) // a library complains, to the terminal, where nobody did
 	return &cli{IOStreams: streams, flags: genericclioptions.NewConfigFlags(true), now: time.Now}
 }
 

@@ -72,7 +72,10 @@ that have expired, or of a set with a revoked key in it.`,
 		ValidArgsFunction: c.completeIssuer,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			write, known := exporters[o.format]
-			if !known {
+			switch {
+			case o.format == "":
+				return advise("One of: "+strings.Join(formats, ", ")+".", "export needs --format")
+			case !known:
 				return advise("Choose one of: "+strings.Join(formats, ", ")+".", "--format: %q is none of the forms", o.format)
 			}
 			issuer, err := c.find(cmd.Context(), args[0])
@@ -91,7 +94,7 @@ that have expired, or of a set with a revoked key in it.`,
 	f.StringVar(&o.format, "format", "", "One of "+strings.Join(formats, ", "))
 	f.StringVar(&o.target, "target", "", "envoy-gateway: what the policy is for, as KIND/NAME (default HTTPRoute/<name of the issuer>)")
 	f.StringVar(&o.verifierURL, "verifier-url", "", "istio, nginx, authn-config: URL of the verifier as its client reaches it (default that of the Service)")
-	f.StringVar(&o.authority, "certificate-authority", "", "authn-config: PEM file with the authority of the verifier's certificate (default the ConfigMap "+authorityName+")")
+	f.StringVar(&o.authority, "verifier-ca", "", "authn-config: PEM file with the authority of the verifier's certificate (default the ConfigMap "+authorityName+")")
 	f.BoolVar(&o.useMirror, "use-mirror", false, "istio: the mirror's URL in place of the keys")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	return cmd

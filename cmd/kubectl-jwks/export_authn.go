@@ -39,7 +39,7 @@ func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (str
 		from["audienceMatchPolicy"] = "MatchAny"
 	}
 	if ca == "" {
-		fmt.Fprintln(o.c.ErrOut, "There is no certificateAuthority in it: the ConfigMap "+authorityName+" is not there. Give --certificate-authority, unless the API server's own roots vouch for the verifier.")
+		fmt.Fprintln(o.c.ErrOut, "There is no certificateAuthority in it: the ConfigMap "+authorityName+" is not there. Give --verifier-ca, unless the API server's own roots vouch for the verifier.")
 	} else {
 		from["certificateAuthority"] = ca
 	}

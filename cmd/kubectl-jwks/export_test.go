@@ -137,7 +137,7 @@ func TestExportForTheAPIServer(t *testing.T) {
 
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	g.Expect(os.WriteFile(file, ca.PEM(), 0o600)).To(Succeed())
-	r = c.run("export", "plain", "--format", "authn-config", "--verifier-url", "https://10.0.0.1/", "--certificate-authority", file)
+	r = c.run("export", "plain", "--format", "authn-config", "--verifier-url", "https://10.0.0.1/", "--verifier-ca", file)
 	c.Expect(readAuthentication(g, r.out).JWT[0].Issuer.DiscoveryURL).To(Equal("https://10.0.0.1/mirror/cluster/plain/.well-known/openid-configuration"))
 	c.Expect(r.err).To(ContainSubstring(`users are named "plain:" and the token's sub`))
 	c.Expect(c.run("export", "plain", "--format", "authn-config", "--verifier-url", "http://x").err).To(ContainSubstring("is not an https URL"))

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -223,7 +224,7 @@ func (c *cluster) runWith(in string, args ...string) result {
 	tool.flags.KubeConfig = ptr.To(os.DevNull)
 	tool.client, tool.now = c.kube, func() time.Time { return c.now }
 	root := newRoot(tool)
-	root.SetArgs(append(args, "--namespace", "orders"))
+	root.SetArgs(slices.Insert(slices.Clone(args), 1, "--namespace", "orders"))
 	code := run(context.Background(), root)
 	return result{code, out.String(), errs.String()}
 }

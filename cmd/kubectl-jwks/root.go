@@ -22,7 +22,7 @@ Exit codes: 0 all is well; 1 the command could not do its work; 2 it could, and
 the answer is no (refused, different, failed); 3 verify cannot decide.`,
 		Example: `  kubectl jwks status -A                       # trouble comes first
   kubectl jwks describe auth0 -n orders        # keys, conditions, events
-  pbpaste | kubectl jwks verify - -n orders    # why is this token refused?
+  kubectl jwks verify - -n orders < token.txt  # why is this token refused?
   kubectl jwks check                           # is everything in place?`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl jwks"},
 		SilenceErrors: true,

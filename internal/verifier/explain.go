@@ -144,6 +144,9 @@ func Explain(token string, issuer *Issuer, now time.Time) Explanation {
 	if v.Reason == ClaimRuleFailed && issuer.policy.CheckClaims(c.token.Claims) == nil {
 		at = StepRules
 	}
+	if v.Outcome != Accept && at == "" { // too much work at once, which only the rules make here
+		at = StepRules
+	}
 	return explained(v, at).of(c)
 }
 

@@ -92,7 +92,7 @@ func (c *cli) approveDigest(ctx context.Context, issuer api.Issuer, digest strin
 	if r := issuer.IssuerStatus().Rotation; issuer.GetUID() != uid || r == nil || r.CandidateDigest != digest {
 		return c.changedMeanwhile(issuer)
 	}
-	if err := c.annotate(ctx, issuer, api.AnnotationApprove, digest); err != nil {
+	if err := c.annotate(ctx, issuer, api.AnnotationApprove, api.Approval(issuer, digest)); err != nil {
 		if apierrors.IsConflict(err) {
 			return c.changedMeanwhile(issuer)
 		}

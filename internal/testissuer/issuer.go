@@ -46,8 +46,8 @@ type Issuer struct {
 // Option changes how an issuer starts.
 type Option func(*Issuer)
 
-// WithAddress makes it listen on a loopback address other than a free port of
-// 127.0.0.1.
+// WithAddress makes it listen on an address of this machine's other than a free
+// port of 127.0.0.1; its certificate is good for that one too.
 func WithAddress(address string) Option {
 	return func(i *Issuer) { i.address = address }
 }
@@ -59,7 +59,7 @@ func Start(options ...Option) (*Issuer, error) {
 		o(i)
 	}
 	var err error
-	if i.certificate, i.ca, err = newCertificate(); err != nil {
+	if i.certificate, i.ca, err = newCertificate(i.address); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", i.address)
@@ -259,8 +259,8 @@ func (i *Issuer) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL(), "jwks_uri": i.JWKSURI()}) // likewise
 }
 
-// newCertificate makes a CA and a certificate for loopback.
-func newCertificate() (tls.Certificate, string, error) {
+// newCertificate makes a CA and a certificate for loopback and for the address.
+func newCertificate(address string) (tls.Certificate, string, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, "", err
@@ -283,6 +283,11 @@ func newCertificate() (tls.Certificate, string, error) {
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {
+			leaf.IPAddresses = append(leaf.IPAddresses, ip)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
 	if err != nil {

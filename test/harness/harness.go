@@ -119,8 +119,8 @@ func (a *Authority) Pool() *x509.CertPool {
 }
 
 // Issue makes a certificate for a server or client of that name on loopback,
-// and its key, both as PEM.
-func (a *Authority) Issue(name string) (certPEM, keyPEM []byte, err error) {
+// and its key, both as PEM. The changes are made to it before it is signed.
+func (a *Authority) Issue(name string, changes ...func(*x509.Certificate)) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -130,6 +130,9 @@ func (a *Authority) Issue(name string) (certPEM, keyPEM []byte, err error) {
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	template.DNSNames = []string{"localhost"}
 	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	for _, change := range changes {
+		change(template)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
 		return nil, nil, err

@@ -1,5 +1,5 @@
-// manager.go runs the manager's binary, and Kubernetes' own controllers, as
-// processes.
+// manager.go runs programs as processes: the manager's binary, Kubernetes' own
+// controllers, and others.
 
 package harness
 
@@ -36,7 +36,7 @@ func StartManager(ctx context.Context, binary, name, logPath string, args ...str
 	if err != nil {
 		return nil, err
 	}
-	m, err := start(name, logPath, binary, append(args,
+	m, err := StartProgram(name, logPath, binary, append(args,
 		"--operator-namespace", OperatorNamespace,
 		"--egress-allow-cidr", "127.0.0.0/8",
 		"--health-probe-bind-address", probes,
@@ -63,13 +63,13 @@ func StartControllers(kubeconfig, logPath string, controllers ...string) (*Manag
 	if _, err := os.Stat(binary); err != nil {
 		return nil, ErrNoAssets
 	}
-	return start("kube-controller-manager", logPath, binary,
+	return StartProgram("kube-controller-manager", logPath, binary,
 		"--kubeconfig", kubeconfig, "--controllers", strings.Join(controllers, ","),
 		"--leader-elect=false", "--secure-port=0")
 }
 
-// start runs a program that ends with Stop.
-func start(name, logPath, binary string, args ...string) (*Manager, error) {
+// StartProgram runs a program that ends with Stop. Its output goes to the log.
+func StartProgram(name, logPath, binary string, args ...string) (*Manager, error) {
 	m := &Manager{Name: name, LogPath: logPath, exited: make(chan struct{})}
 	var err error
 	if m.log, err = os.Create(logPath); err != nil { //nolint:gosec // a path of ours

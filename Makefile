@@ -18,7 +18,7 @@ CONTROLLER_GEN := $(TOOLS)/controller-gen
 KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
 HELM := $(TOOLS)/helm
-MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers examples
+MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples
 
 FUZZTIME ?= 20s
 
@@ -79,6 +79,13 @@ test: $(CONTROLPLANE) ## Run all tests, with -race, in random order. PKG=./inter
 test-unit: ## Run the tests that need no control plane: seconds.
 	@go test -short -shuffle=on $(or $(PKG),./...)
 
+.PHONY: e2e
+e2e: $(CONTROLPLANE) $(HELM) ## Install the chart on a real node (containerd, kubelet), and use it. Needs root. SMOKE=1 KEEP=1
+	@bash hack/node.sh
+	@bash test/controlplane/build.sh bin/node --node
+	@go -C test/e2e build -o ../../bin/e2e .
+	@bin/e2e $(if $(SMOKE),-smoke) $(if $(KEEP),-keep)
+
 .PHONY: bench
 bench: ## Measure verification against its signatures, others' libraries, and empty servers. BENCHFLAGS='-only https'
 	@go -C test/bench build -o ../../bin/ratios ./cmd/ratios
@@ -135,7 +142,7 @@ tools: $(CONTROLLER_GEN) $(KUSTOMIZE) $(GOLANGCI_LINT) ## Build the pinned tools
 
 .PHONY: clean
 clean: ## Remove what was built, but for the test control plane and the tools.
-	@find bin -mindepth 1 -maxdepth 1 ! -name controlplane ! -name tools -exec rm -rf {} + 2>/dev/null || true
+	@find bin -mindepth 1 -maxdepth 1 ! -name controlplane ! -name node ! -name tools -exec rm -rf {} + 2>/dev/null || true
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built.

@@ -92,7 +92,7 @@ func TestExportForEnvoyGatewayNeedsACopy(t *testing.T) {
 
 // login is a ClusterTrustedIssuer with all that an AuthenticationConfiguration can
 // carry over.
-func login(g *WithT, set *keyset.Set) *api.ClusterTrustedIssuer {
+func login(set *keyset.Set) *api.ClusterTrustedIssuer {
 	cti := clusterIssuer("login", set)
 	cti.Spec.Audiences = []string{"kubernetes", "dashboard"}
 	cti.Spec.Verification = &api.VerificationSpec{
@@ -120,7 +120,7 @@ func TestExportForTheAPIServer(t *testing.T) {
 	authority := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: authorityName}, Data: map[string]string{authorityKey: string(ca.PEM())}}
 	verifierDeployment := deployment("jwks-trust-verifier", "--components=verifier", "--mirror-url=https://mirror.example.com")
 	plainOne := clusterIssuer("plain", set)
-	c := newCluster(t, interceptor.Funcs{}, login(g, set), plainOne, authority, verifierDeployment)
+	c := newCluster(t, interceptor.Funcs{}, login(set), plainOne, authority, verifierDeployment)
 
 	r := c.run("export", "cti/login", "--format", "authn-config")
 	c.Expect(r.code).To(Equal(exitOK), r.err)

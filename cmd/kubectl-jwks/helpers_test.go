@@ -99,7 +99,7 @@ func prepare(issuer api.Issuer, set *keyset.Set, edits []edit) {
 	if set != nil {
 		last := ago(12 * time.Second)
 		status.Snapshot = &api.SnapshotStatus{
-			ConfigMapName: spec.SnapshotName(issuer.GetName()), Digest: set.Digest(), ObservedGeneration: 1, Keys: int32(set.Len()), //nolint:gosec // a few
+			ConfigMapName: spec.SnapshotName(issuer.GetName()), Digest: set.Digest(), ObservedGeneration: 1, Keys: int32(set.Len()),
 			LastSuccessTime: &last, FreshUntil: timeOf(last.Add(10 * time.Minute)), ExpiresAt: timeOf(last.Add(24 * time.Hour)),
 		}
 		for _, k := range set.Keys() {
@@ -117,7 +117,7 @@ func prepare(issuer api.Issuer, set *keyset.Set, edits []edit) {
 
 func keyStatus(k *keyset.Key, state api.KeyState) api.KeyStatus {
 	return api.KeyStatus{
-		KeyID: k.KeyID(), KeyType: k.KeyType(), Algorithm: string(k.Algorithm()), Curve: k.Curve(), Bits: int32(k.Bits()), //nolint:gosec // at most 8192
+		KeyID: k.KeyID(), KeyType: k.KeyType(), Algorithm: string(k.Algorithm()), Curve: k.Curve(), Bits: int32(k.Bits()),
 		Thumbprint: k.Thumbprint(), State: state, FirstSeenTime: ago(48 * time.Hour), LastSeenTime: ago(12 * time.Second),
 	}
 }
@@ -236,7 +236,7 @@ func (c *cluster) golden(name, got string) {
 	if *update {
 		c.Expect(os.WriteFile(path, []byte(got), 0o600)).To(Succeed())
 	}
-	want, err := os.ReadFile(path) //nolint:gosec // a file of ours
+	want, err := os.ReadFile(path)
 	c.Expect(err).NotTo(HaveOccurred(), "go test -update writes it")
 	c.Expect(got).To(Equal(string(want)), name)
 }

@@ -77,7 +77,7 @@ func (s *stage) file(name string, content []byte) string {
 func (s *stage) startManager(t *testing.T) {
 	t.Helper()
 	binary := filepath.Join(s.dir, "manager")
-	build := exec.CommandContext(s.ctx, "go", "build", "-o", binary, "../manager") //nolint:gosec // our own source
+	build := exec.CommandContext(s.ctx, "go", "build", "-o", binary, "../manager")
 	out, err := build.CombinedOutput()
 	s.Expect(err).NotTo(HaveOccurred(), string(out))
 	ca, err := harness.NewAuthority("test")
@@ -239,7 +239,7 @@ func (s *stage) tenant(t *testing.T) {
 }
 
 func (s *stage) kubectl(args ...string) (string, error) {
-	out, err := exec.CommandContext(s.ctx, filepath.Join(harness.Assets(), "kubectl"), append(args, "--kubeconfig", s.kubeconfig)...).CombinedOutput() //nolint:gosec // our own build
+	out, err := exec.CommandContext(s.ctx, filepath.Join(harness.Assets(), "kubectl"), append(args, "--kubeconfig", s.kubeconfig)...).CombinedOutput()
 	return string(out), err
 }
 

@@ -152,7 +152,7 @@ func main() {
 	o.register(flag.CommandLine)
 	flag.Parse()
 	if o.version {
-		fmt.Println(version())
+		fmt.Fprintln(os.Stdout, version())
 		return
 	}
 	log := zap.New(zap.UseFlagOptions(&o.zap))

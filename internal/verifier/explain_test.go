@@ -117,7 +117,8 @@ func endedAt(t *testing.T, e Explanation) Step {
 			g.Expect(c).To(Equal(Check{Step: at, Result: want, Reason: e.Verdict.Reason, Detail: e.Verdict.Detail}))
 		}
 	}
-	g.Expect(at == "").To(Equal(e.Verdict.Outcome == Accept), "accepted if, and only if, every check was passed")
+	passed := at == ""
+	g.Expect(passed).To(Equal(e.Verdict.Outcome == Accept), "accepted if, and only if, every check was passed")
 	return at
 }
 
@@ -164,7 +165,8 @@ func TestExplainKnowsEveryReason(t *testing.T) {
 		UnknownIssuer, NotReady, DeadlineExceeded, Overloaded, InternalError,
 	}
 	for reason := range texts {
-		g.Expect(stepOf(reason) == "").To(Equal(slices.Contains(ofProtocols, reason)), string(reason))
+		none := stepOf(reason) == ""
+		g.Expect(none).To(Equal(slices.Contains(ofProtocols, reason)), string(reason))
 	}
 }
 

@@ -49,6 +49,10 @@ func discover(issuer, discoveryURL string, get func(url string) (*Document, erro
 	return "", first
 }
 
+// maxJWKSURI is the longest jwks_uri that is followed, in bytes: as long as
+// spec.jwksURI may be, and status.jwksURI.
+const maxJWKSURI = 2048
+
 // Gone reports whether an error says that there is nothing at the URL, or no
 // longer.
 func Gone(err error) bool {
@@ -97,6 +101,9 @@ func metadata(get func(url string) (*Document, error), place, issuer string) (st
 	}
 	if _, err := checkURL(uri); err != nil {
 		return "", fail(InvalidDiscovery, "The metadata at spec.jwksURI has a jwks_uri that is not an https URL without user information and fragment; set spec.jwksURI to where the keys are.")
+	}
+	if len(uri) > maxJWKSURI {
+		return "", fail(InvalidDiscovery, "The metadata at spec.jwksURI has a jwks_uri of over 2048 bytes; set spec.jwksURI to where the keys are.")
 	}
 	return uri, nil
 }

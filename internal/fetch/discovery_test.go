@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -41,6 +42,7 @@ func TestDiscover(t *testing.T) {
 		"an issuer that is a list":        {documents: map[string]string{openid: `{"issuer":["%[1]s/realm"],"jwks_uri":"%[1]s/keys"}`}, path: "/realm", reason: IssuerMismatch},
 		"no jwks_uri":                     {documents: map[string]string{openid: `{"issuer":"%[1]s/realm"}`}, path: "/realm", reason: InvalidDiscovery, hint: "jwks_uri"},
 		"THREATS 28: a jwks_uri of http":  {documents: map[string]string{openid: `{"issuer":"%[1]s/realm","jwks_uri":"http://x/"}`}, path: "/realm", reason: InvalidDiscovery, hint: "https"},
+		"a jwks_uri without end":          {documents: map[string]string{openid: `{"issuer":"%[1]s/realm","jwks_uri":"%[1]s/keys?` + strings.Repeat("x", 2048) + `"}`}, path: "/realm", reason: InvalidDiscovery, hint: "2048"},
 		"a page":                          {documents: map[string]string{openid: `<html>%[1]s`}, path: "/realm", reason: InvalidDiscovery, hint: "JSON"},
 		"null":                            {documents: map[string]string{openid: `null`}, path: "/realm", reason: InvalidDiscovery},
 	} {

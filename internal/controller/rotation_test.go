@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
 )
 
@@ -246,6 +247,27 @@ var _ = Describe("The keys of an issuer", func() {
 		Expect(s.kids()).To(HaveLen(maxTrusted))
 		Expect(s.kids()).To(ContainElements("r3-00", "r3-79", "r2-00", "r2-79"), "the newest")
 		Expect(s.status().Rotation.History).To(HaveLen(maxHistory))
+	})
+
+	It("can all go at once, however many they are", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create(withGrace(24 * time.Hour))
+		s.reconcile()
+		for round := range 2 {
+			var keys []*testissuer.Key
+			for n := range keyset.MaxKeys {
+				keys = append(keys, testissuer.NewKey(fmt.Sprintf("r%d-%02d", round, n), "EdDSA"))
+			}
+			s.issuer.Publish(keys...)
+			s.after(8 * time.Minute)
+			s.after(30 * time.Second)
+		}
+		Expect(s.kids()).To(HaveLen(maxTrusted))
+		s.issuer.Publish(testissuer.NewKey("alone", "ES256"))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.AllowedAlgorithms = []api.Algorithm{"ES256"} })
+		s.after(time.Minute)
+		Expect(s.kids()).To(Equal([]string{"alone"}))
+		Expect(s.status().Rotation.Removed).To(HaveLen(maxNamed), "more are not listed")
 	})
 })
 

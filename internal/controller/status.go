@@ -24,6 +24,9 @@ const (
 	// maxHistory bounds status.rotation.history, and maxRevoked the revoked keys
 	// that status.keys lists.
 	maxHistory, maxRevoked = 50, 100
+	// maxNamed bounds each list of kids in status.rotation. A whole trusted set can
+	// go at once, missing keys included, and is twice as long.
+	maxNamed = 100
 	// recordAfter is the part of cacheTTL after which a success that changed
 	// nothing but its own time is written down.
 	recordAfter = 0.7
@@ -243,7 +246,7 @@ func recordRotation(next *api.IssuerStatus, old []api.KeyStatus, set *keyset.Set
 	r := rotationOf(next)
 	r.Count++
 	r.LastRotationTime = ptrTo(metav1.NewTime(now))
-	r.Added, r.Removed, r.Replaced = names(change.Added), names(change.Removed), names(change.Replaced)
+	r.Added, r.Removed, r.Replaced = firstNames(change.Added), firstNames(change.Removed), firstNames(change.Replaced)
 	for _, k := range old {
 		if slices.Contains(refs, keyset.Ref{KeyID: k.KeyID, Thumbprint: k.Thumbprint}) {
 			continue
@@ -658,6 +661,12 @@ func keyRefs(keys []api.KeyStatus) []keyset.Ref {
 		refs = append(refs, keyset.Ref{KeyID: k.KeyID, Thumbprint: k.Thumbprint})
 	}
 	return refs
+}
+
+// firstNames are as many names as status lists.
+func firstNames(refs []keyset.Ref) []string {
+	all := names(refs)
+	return all[:min(len(all), maxNamed)]
 }
 
 // names are the kids of refs; the thumbprint where a key has none.

@@ -64,10 +64,12 @@ func fetchEvents(old, next *api.IssuerStatus, add addEvent) {
 }
 
 // movedEvent tells when discovery found the keys at another host although spec
-// is the same: who controls the metadata controls the trust.
+// is the same: who controls the metadata controls the trust. The host counts once
+// keys from there have been confirmed under this spec: status observes a new one
+// before the fetch under it has ended.
 func movedEvent(old, next *api.IssuerStatus, add addEvent) {
 	before, now := hostOf(old.JWKSURI), hostOf(next.JWKSURI)
-	if before == "" || now == before || old.ObservedGeneration != next.ObservedGeneration {
+	if before == "" || now == before || old.Snapshot == nil || old.Snapshot.ObservedGeneration != next.ObservedGeneration {
 		return
 	}
 	add(corev1.EventTypeWarning, api.ReasonJWKSURIHostChanged, "Discover", fmt.Sprintf(

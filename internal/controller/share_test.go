@@ -177,6 +177,22 @@ var _ = Describe("A fetch that takes its time", func() {
 		Expect(s.kids()).To(Equal([]string{"k2"}))
 	})
 
+	It("does not pass for metadata that name another host when spec did", func() {
+		ends()
+		s.reconcile()
+		other, err := testissuer.Start()
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(other.Close)
+		other.Publish(key2())
+		g.open = make(chan struct{})
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.JWKSURI, ti.Spec.CABundle = other.JWKSURI(), other.CABundle() })
+		s.after(5 * time.Second)
+		ends()
+		s.reconcile()
+		Expect(s.status().JWKSURI).To(Equal(other.JWKSURI()))
+		Expect(s.events()).NotTo(ContainElement(ContainSubstring(api.ReasonJWKSURIHostChanged)))
+	})
+
 	It("is forgotten with its object", func() {
 		Expect(server.Delete(s.ctx, s.get())).To(Succeed())
 		close(g.open)

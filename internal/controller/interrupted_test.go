@@ -265,6 +265,35 @@ var _ = Describe("What a reconciliation has to remember", func() {
 		Expect(s.status()).To(condition(api.ConditionStalled, metav1.ConditionFalse, api.ReasonNotStalled))
 	})
 
+	It("admits an inline key that was cleared", func(ctx context.Context) {
+		s := newScene(ctx)
+		inline := func(k2 any) string {
+			return fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(k2))
+		}
+		s.create(func(spec *api.IssuerSpec) {
+			spec.JWKSURI, spec.CABundle, spec.JWKS = "", "", inline(key2().PrivateJWK())
+		})
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.JWKS = inline(key2().JWK()) })
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1"}), "it stays refused")
+		s.annotate(api.AnnotationClearCompromised, s.status().CompromisedKeys[0].Thumbprint)
+		s.writes.take()
+		s.writes.fail = func(n int) error {
+			if n > 1 {
+				return errors.New("killed once the set has been announced")
+			}
+			return nil
+		}
+		_, err := s.r.Reconcile(s.ctx, reconcile.Request{NamespacedName: s.key})
+		Expect(err).To(HaveOccurred())
+		s.writes.fail = nil
+		s.restart()
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+	})
+
 	It("asks no more often for what is quarantined than for what is not", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.create(func(spec *api.IssuerSpec) { spec.Rotation = &api.RotationSpec{Policy: api.RotationRequireApproval} })

@@ -299,10 +299,11 @@ func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, 
 	return r.conclude(ctx, issuer, m)
 }
 
-// attemptStatic admits the inline keys, where that has not been done.
+// attemptStatic admits the inline keys, where that has not been done, or what came of
+// it may not have been published, or a key that was left out has been cleared.
 func (r *Reconciler) attemptStatic(issuer api.Issuer, m *memory, trusted *keyset.Set) *attempt {
 	s := issuer.IssuerStatus().Snapshot
-	if trusted != nil && s != nil && s.ObservedGeneration == issuer.GetGeneration() {
+	if trusted != nil && s != nil && s.ObservedGeneration == issuer.GetGeneration() && s.PendingDigest == "" && !m.readmit {
 		return nil
 	}
 	got := r.readStatic(issuer)

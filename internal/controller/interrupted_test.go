@@ -294,6 +294,21 @@ var _ = Describe("What a reconciliation has to remember", func() {
 		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
 	})
 
+	It("is looked at again for what became due while it was reconciled", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		s.r.Copies = interceptor.NewClient(server, interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				s.clock.SetTime(s.clock.Now().Add(2 * time.Second)) // the API server takes its time
+				return c.Get(ctx, key, o, opts...)
+			},
+		})
+		result := s.after(8*time.Minute - time.Second)
+		Expect(s.issuer.Requests()).To(Equal(1), "the refresh was not due when it was planned")
+		Expect(result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<", time.Second)))
+	})
+
 	It("asks no more often for what is quarantined than for what is not", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.create(func(spec *api.IssuerSpec) { spec.Rotation = &api.RotationSpec{Policy: api.RotationRequireApproval} })

@@ -87,7 +87,7 @@ type Reconciler struct {
 
 // Reconcile brings one issuer up to date.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	issuer := r.New()
+	began, issuer := r.Clock.Now(), r.New()
 	if err := r.Client.Get(ctx, req.NamespacedName, issuer); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.forget(req.NamespacedName)
@@ -109,7 +109,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return again(ctx, 0, fmt.Errorf("adding the finalizer: %w", err))
 	}
 	out, err := r.reconcile(ctx, issuer, m)
-	delay := r.wake(issuer, out)
+	delay := r.wake(issuer, out, began)
 	if m.again {
 		delay, m.again = time.Millisecond, false
 	}
@@ -421,7 +421,10 @@ func (r *Reconciler) random(source fetch.Identity, started time.Time) float64 {
 // wake is when to look at the issuer again: for the next fetch, when its snapshot
 // becomes stale or expires, when a missing key is let go, and soon where a foreign ConfigMap stands in the way,
 // because nobody tells when it is gone.
-func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
+//
+// What became due since the reconciliation began has not been seen to, and nothing
+// else might bring the issuer back for it: for that it is looked at again at once.
+func (r *Reconciler) wake(issuer api.Issuer, out outcome, began time.Time) time.Duration {
 	now := r.Clock.Now()
 	times := []time.Time{out.nextRefresh}
 	if out.published != nil && out.published.blocked {
@@ -436,7 +439,10 @@ func (r *Reconciler) wake(issuer api.Issuer, out outcome) time.Duration {
 	}
 	var delay time.Duration
 	for _, t := range times {
-		if d := t.Sub(now); !t.IsZero() && d > 0 && (delay == 0 || d < delay) {
+		if !t.After(began) {
+			continue
+		}
+		if d := max(t.Sub(now), time.Millisecond); delay == 0 || d < delay {
 			delay = d
 		}
 	}

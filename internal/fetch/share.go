@@ -248,7 +248,9 @@ func renewed(old, answer *Document) *Document {
 	return &next
 }
 
-// keep stores an answer, and reports whether the document has changed.
+// keep stores an answer, and reports whether the document has changed. One that a
+// later request has overtaken is only for those who waited for it: what it says may
+// be gone by now.
 func (s *Shared) keep(key flightKey, a Answer, before *answered) (changed bool) {
 	next := &answered{Answer: a, identity: key.identity}
 	switch {
@@ -263,6 +265,9 @@ func (s *Shared) keep(key flightKey, a Answer, before *answered) (changed bool) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.flights, key)
+	if s.overtaken(key.identity, a) {
+		return false
+	}
 	s.drop(s.kept[key.identity])
 	if next == nil {
 		return false
@@ -273,6 +278,17 @@ func (s *Shared) keep(key flightKey, a Answer, before *answered) (changed bool) 
 		s.drop(s.order.Back())
 	}
 	return changed
+}
+
+// overtaken reports whether the answer to a later request is kept. One from the
+// future is no later one: the clock was set back.
+func (s *Shared) overtaken(id Identity, a Answer) bool {
+	e := s.kept[id]
+	if e == nil {
+		return false
+	}
+	kept, ok := e.Value.(*answered)
+	return ok && kept.Started.After(a.Started) && !kept.Started.After(s.now())
 }
 
 // entrySize is about what an answer takes besides its document, in bytes.

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -99,6 +100,34 @@ func TestOneRequestServesAllWhoAskAtTheSameTime(t *testing.T) {
 		pass(2 * time.Second)
 		expect(t, "requests", o.asked(), 1)
 	})
+}
+
+func TestAnAnswerThatWasOvertakenReplacesNone(t *testing.T) {
+	for name, slow := range map[string]func(Request) (*Document, error){"with keys that are gone by now": always("gone"), "without any": broken} {
+		t.Run(name, func(t *testing.T) {
+			shared(t, func(t *testing.T, s *Shared, o *origin, _ *int) {
+				get(t, s, Want{})
+				o.serve(func(r Request) (*Document, error) {
+					if r.NoCache {
+						return always("newer")(r)
+					}
+					pass(5 * time.Second)
+					return slow(r)
+				})
+				pass(time.Minute)
+				go s.Get(t.Context(), Want{Request: Request{URL: "https://issuer.example.com/jwks"}})
+				pass(time.Second)
+				get(t, s, Want{Request: Request{NoCache: true}})
+				pass(time.Minute)
+				a := get(t, s, Want{MaxAge: time.Hour})
+				if a.Err != nil {
+					t.Fatal(a.Err)
+				}
+				expect(t, "document", string(a.Document.Body), "newer")
+				expect(t, "newest", s.Newest(Request{URL: "https://issuer.example.com/jwks"}.Identity()), sha256.Sum256([]byte("newer")))
+			})
+		})
+	}
 }
 
 func TestRequestsThatDifferAreNotShared(t *testing.T) {

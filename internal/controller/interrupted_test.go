@@ -154,6 +154,33 @@ var _ = Describe("A publication that was interrupted", func() {
 			Expect(s.kids()).To(ContainElement("k1"), "killed at write %d", n)
 		}
 	})
+
+	It("is settled without losing sight of the copies", func(ctx context.Context) {
+		f, _ := newFleet(ctx, 1)
+		f.distribute()
+		dies := func(after int) {
+			GinkgoHelper()
+			f.writes.take()
+			f.writes.fail = func(n int) error {
+				if n > after {
+					return errCrash
+				}
+				return nil
+			}
+			_, err := f.r.Reconcile(f.ctx, reconcile.Request{NamespacedName: f.key})
+			Expect(err).To(MatchError(errCrash))
+			f.writes.fail = nil
+			f.restart()
+			f.clock.SetTime(f.clock.Now().Add(10 * time.Second))
+		}
+		f.issuer.Publish(key1(), key2())
+		f.clock.SetTime(f.clock.Now().Add(8 * time.Minute))
+		dies(2) // pendingDigest, ConfigMap
+		f.issuer.Publish(key1(), key3())
+		dies(1) // digest
+		Expect(f.status().Snapshot).To(HaveValue(And(HaveField("PendingDigest", ""), HaveField("Digest", snapshot.Digest(f.authoritative().Data)))))
+		Expect(f.status()).To(condition(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonDistributing))
+	})
 })
 
 var _ = Describe("Keys that are all withdrawn", func() {

@@ -59,7 +59,7 @@ func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, wan
 	if !published || want.Digest() == s.PendingDigest {
 		return nil
 	}
-	interrupted := outcome{trusted: trusted, missing: out.missing, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict, invalid: out.invalid}
+	interrupted := outcome{trusted: trusted, missing: out.missing, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict, invalid: out.invalid, distributed: out.distributed}
 	return r.saveStatus(ctx, issuer, nextStatus(issuer, interrupted, r.Clock.Now()), m)
 }
 

@@ -124,6 +124,11 @@ func (g *gate) Get(ctx context.Context, w fetch.Want) fetch.Answer {
 	return g.Fetcher.Get(ctx, w)
 }
 
+// panicking stands for a mistake in what reads an issuer's answers.
+type panicking struct{ Fetcher }
+
+func (panicking) Get(context.Context, fetch.Want) fetch.Answer { panic("a mistake") }
+
 var _ = Describe("A fetch that takes its time", func() {
 	var s *scene
 	var g *gate
@@ -191,6 +196,19 @@ var _ = Describe("A fetch that takes its time", func() {
 		s.reconcile()
 		Expect(s.status().JWKSURI).To(Equal(other.JWKSURI()))
 		Expect(s.events()).NotTo(ContainElement(ContainSubstring(api.ReasonJWKSURIHostChanged)))
+	})
+
+	It("ends in a failure like any other when it panics", func() {
+		ends()
+		s.reconcile()
+		s.r.Fetcher = panicking{s.r.Fetcher}
+		s.clock.SetTime(s.clock.Now().Add(8 * time.Minute))
+		Eventually(func() api.IssuerStatus { s.reconcile(); return s.status() }).
+			Should(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonConnectionFailed))
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		s.r.Fetcher = g
+		s.clock.SetTime(s.clock.Now().Add(time.Minute))
+		Eventually(func() api.IssuerStatus { s.reconcile(); return s.status() }).Should(isReady(api.ReasonFresh))
 	})
 
 	It("is forgotten with its object", func() {

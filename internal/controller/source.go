@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -81,16 +82,34 @@ type fetching struct {
 }
 
 // fetchKeys asks the issuer's server for its keys. It must not change issuer.
-func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, known discovered, gone bool) sourced {
-	now := r.Clock.Now()
+//
+// A panic is a failure like any other: it happens outside of a reconciliation, where
+// one issuer's answer would end the manager, and the next one, again and again.
+func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, known discovered, gone bool) (got sourced) {
 	f := &fetching{r: r, issuer: issuer, plan: p, out: sourced{
 		attempt: attempt{
-			started: now, generation: issuer.GetGeneration(), uri: issuer.IssuerStatus().JWKSURI,
+			started: r.Clock.Now(), generation: issuer.GetGeneration(), uri: issuer.IssuerStatus().JWKSURI,
 			request: p.request, requestedAt: p.requestedAt, afresh: !p.revalidate,
 		},
 		discovered: known, gone: gone,
 	}}
-	roots, err := r.caBundle(ctx, issuer)
+	defer func() {
+		if p := recover(); p != nil {
+			// What it said could hold part of the document.
+			log.FromContext(ctx).Error(errPanic, "A fetch was broken off", "stack", string(debug.Stack()))
+			got = f.out.failed(errPanic)
+		}
+	}()
+	return f.keys(ctx)
+}
+
+// errPanic is what a panic is reported as.
+var errPanic = errors.New("a panic, which is a mistake in this program; the manager's log has more")
+
+// keys gets and admits the keys.
+func (f *fetching) keys(ctx context.Context) sourced {
+	p, issuer := f.plan, f.issuer
+	roots, err := f.r.caBundle(ctx, issuer)
 	if err != nil {
 		return f.out.failed(err)
 	}

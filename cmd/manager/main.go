@@ -188,7 +188,7 @@ func run(ctx context.Context, o *options, log logr.Logger) error {
 		}
 	}
 	if o.runs(componentVerifier) {
-		if err := setupVerifier(ctx, mgr, o, log.WithName("verifier")); err != nil {
+		if err := setupVerifier(mgr, o, log.WithName("verifier")); err != nil {
 			return err
 		}
 	}
@@ -258,6 +258,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 	}
 	options := ctrl.Options{
 		Scheme:                        scheme,
+		MapperProvider:                newMapper,
 		Metrics:                       o.metrics(),
 		HealthProbeBindAddress:        o.probeAddress,
 		PprofBindAddress:              o.profileAddress,
@@ -304,13 +305,19 @@ func setupController(ctx context.Context, mgr ctrl.Manager, o *options, shared *
 	})
 }
 
-// setupVerifier adds the verifier and its probe.
-func setupVerifier(ctx context.Context, mgr ctrl.Manager, o *options, log logr.Logger) error {
+// setupVerifier adds the verifier and its probe. Its informers are asked for when it
+// starts, not before: the manager starts nothing else until those that it knows of
+// have been filled, and a replica that starts while the API server is down has to
+// answer that it cannot decide, not to be away.
+func setupVerifier(mgr ctrl.Manager, o *options, log logr.Logger) error {
 	store := verifier.NewStore(nil)
-	watch, err := verifier.SetupWatch(ctx, mgr.GetCache(), store, o.operatorNamespace, log)
-	if err != nil {
-		return err
-	}
+	watch := onEachReplica(func(ctx context.Context) error {
+		watch, err := verifier.SetupWatch(ctx, mgr.GetCache(), store, o.operatorNamespace, log)
+		if err != nil {
+			return err
+		}
+		return watch.Start(ctx)
+	})
 	o.server.APIAudiences, o.server.RefreshRequests = o.apiAudiences, mgr.GetClient()
 	server, err := verifier.NewServer(o.server, store, log)
 	if err != nil {
@@ -323,3 +330,12 @@ func setupVerifier(ctx context.Context, mgr ctrl.Manager, o *options, log logr.L
 		mgr.AddReadyzCheck("snapshots", store.ReadyCheck),
 	)
 }
+
+// onEachReplica is a part of the manager that does not wait for election.
+type onEachReplica func(context.Context) error
+
+// Start implements manager.Runnable.
+func (run onEachReplica) Start(ctx context.Context) error { return run(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (onEachReplica) NeedLeaderElection() bool { return false }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -64,23 +65,29 @@ func NewControlPlane(crds bool, flags map[string]string) (*envtest.Environment, 
 	return env, nil
 }
 
-// lastPort is the last one that FreeAddress gave.
-var lastPort atomic.Int32
+// The ports that FreeAddress gives are below the range that the kernel hands out to
+// outgoing connections.
+const firstPort, ports = 20000, 10000
 
-// FreeAddress is a loopback address with a port that nothing listens on, below
-// the range that the kernel hands out to outgoing connections. It gives each
-// one once, and begins at another place in each process, because tests of
-// several packages run at the same time.
+// lastPort counts those that FreeAddress has looked at. It begins anywhere, because
+// tests of several packages run at the same time.
+var lastPort = func() *atomic.Int64 {
+	var n atomic.Int64
+	n.Store(mathrand.Int64N(ports)) //nolint:gosec // keeps tests apart, guards nothing
+	return &n
+}()
+
+// FreeAddress is a loopback address with a port that nothing listens on. It gives
+// another one each time.
 func FreeAddress() (string, error) {
-	lastPort.CompareAndSwap(0, int32(20000+os.Getpid()%9000))
-	for lastPort.Load() < 30000 {
-		address := fmt.Sprintf("127.0.0.1:%d", lastPort.Add(1))
+	for range ports {
+		address := fmt.Sprintf("127.0.0.1:%d", firstPort+lastPort.Add(1)%ports)
 		l, err := net.Listen("tcp", address)
 		if err == nil {
 			return address, l.Close()
 		}
 	}
-	return "", errors.New("no free port between 20000 and 30000")
+	return "", fmt.Errorf("no free port between %d and %d", firstPort, firstPort+ports)
 }
 
 // Authority is a certificate authority for tests.

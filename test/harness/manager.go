@@ -22,6 +22,8 @@ import (
 type Manager struct {
 	// Name is for people, and LogPath the file with its log.
 	Name, LogPath string
+	// Probes is where /healthz and /readyz are.
+	Probes string
 
 	cmd    *exec.Cmd
 	log    *os.File
@@ -32,28 +34,44 @@ type Manager struct {
 // StartManager starts the binary and waits until it is ready. A manager that was
 // started is returned in any case, to be stopped.
 func StartManager(ctx context.Context, binary, name, logPath string, args ...string) (*Manager, error) {
-	probes, err := FreeAddress()
+	m, err := LaunchManager(binary, name, logPath, args...)
 	if err != nil {
 		return nil, err
-	}
-	m, err := StartProgram(name, logPath, binary, append(args,
-		"--operator-namespace", OperatorNamespace,
-		"--egress-allow-cidr", "127.0.0.0/8",
-		"--health-probe-bind-address", probes,
-	)...)
-	if err != nil {
-		return nil, fmt.Errorf("starting the manager (make build makes it): %w", err)
 	}
 	return m, Within(ctx, time.Minute, 100*time.Millisecond, name+" to become ready", func() (bool, error) {
 		if m.Ended() {
 			return false, errors.New("the manager ended")
 		}
-		resp, err := http.Get("http://" + probes + "/readyz") //nolint:noctx // a loopback address of ours
-		if err != nil {
-			return false, nil //nolint:nilerr // not listening yet
-		}
-		return resp.StatusCode == http.StatusOK, resp.Body.Close()
+		return m.Ready(), nil
 	})
+}
+
+// LaunchManager starts the binary and does not wait. The arguments given come after
+// those that it always has, and so win.
+func LaunchManager(binary, name, logPath string, args ...string) (*Manager, error) {
+	probes, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	m, err := StartProgram(name, logPath, binary, append([]string{
+		"--operator-namespace", OperatorNamespace,
+		"--egress-allow-cidr", "127.0.0.0/8",
+		"--health-probe-bind-address", probes,
+	}, args...)...)
+	if err != nil {
+		return nil, fmt.Errorf("starting the manager (make build makes it): %w", err)
+	}
+	m.Probes = probes
+	return m, nil
+}
+
+// Ready is what /readyz says. A manager that does not listen is not ready.
+func (m *Manager) Ready() bool {
+	resp, err := http.Get("http://" + m.Probes + "/readyz") //nolint:noctx // a loopback address of ours
+	if err != nil {
+		return false
+	}
+	return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 }
 
 // StartControllers starts these of the controllers of kube-controller-manager, with
@@ -113,12 +131,19 @@ func (m *Manager) Stop() {
 	_ = m.log.Close()
 }
 
-// Kill ends it as a crash would, and waits until it is gone.
+// Kill ends it as a power failure would, and returns when it is gone.
 func (m *Manager) Kill() {
 	m.told = true
 	_ = m.cmd.Process.Kill() // it may have ended already
 	<-m.exited
+	_ = m.log.Close()
 }
+
+// Terminate asks it to end, as the kubelet does, and does not wait.
+func (m *Manager) Terminate() error { return m.cmd.Process.Signal(syscall.SIGTERM) }
+
+// Exited is closed when it has ended.
+func (m *Manager) Exited() <-chan struct{} { return m.exited }
 
 // PrintLog shows the end of its log, after a failure.
 func (m *Manager) PrintLog() {

@@ -101,6 +101,11 @@ bench-scale: build $(CONTROLPLANE) ## Measure many issuers, many copies, and fai
 	@go build -o bin/scale ./test/scale
 	@bin/scale $(BENCHFLAGS)
 
+.PHONY: faults
+faults: $(CONTROLPLANE) ## Break all that the product stands on, and see what it promises. FAULTS='TestCrash' for a part.
+	@mkdir -p bin
+	@go test ./test/faults -count=1 -timeout 90m -v -run '$(or $(FAULTS),.)' -args -full -report "$(CURDIR)/bin/faults.txt"
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (20s).
 	@bash hack/fuzz.sh $(FUZZTIME)

@@ -1,0 +1,68 @@
+// breaks_test.go breaks guarantees on purpose, and sees the suite fail. The broken
+// manager is built from the product's sources with one replaced (go build -overlay);
+// nothing of the product changes.
+
+package faults
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
+)
+
+func TestDeliberateBreaksAreCaught(t *testing.T) {
+	needsTime(t)
+	for name, tc := range map[string]struct {
+		file, sound, broken string
+		test, caught        string
+	}{
+		"a set is published before status names it": {
+			file:   "internal/controller/publish.go",
+			sound:  `if s := issuer.IssuerStatus().Snapshot; set != nil && (s == nil || set.Digest() != s.Digest && set.Digest() != s.PendingDigest) {`,
+			broken: `if s := issuer.IssuerStatus().Snapshot; false && (s == nil || set.Digest() != s.Digest) {`,
+			test:   "^TestCrashAtEveryWrite$", caught: "a verifier that starts would find no trusted keys",
+		},
+		"who loses the lease goes on writing": {
+			file:   "cmd/manager/main.go",
+			sound:  `LeaderElection:                o.leaderElect && o.runs(componentController),`,
+			broken: `LeaderElection:                false,`,
+			test:   "^TestLeaderLosesTheLeaseInTheMiddleOfAFetch$", caught: "who loses the lease ends",
+		},
+		"not ready is a no": {
+			file:   "internal/verifier/forwardauth.go",
+			sound:  `return Verdict{Outcome: CannotDecide, Reason: NotReady}`,
+			broken: `return Verdict{Outcome: Refuse, Reason: NotReady}`,
+			test:   "^TestVerifierUnderFault$", caught: "503",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := t.TempDir()
+			source := filepath.Join(harness.Root(), tc.file)
+			content, err := os.ReadFile(source)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(strings.Count(string(content), tc.sound)).To(Equal(1), "the product has changed: break it anew")
+			replaced := filepath.Join(dir, "replaced.go")
+			g.Expect(os.WriteFile(replaced, []byte(strings.Replace(string(content), tc.sound, tc.broken, 1)), 0o600)).To(Succeed())
+			overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: replaced}})
+			g.Expect(err).NotTo(HaveOccurred())
+			file := filepath.Join(dir, "overlay.json")
+			g.Expect(os.WriteFile(file, overlay, 0o600)).To(Succeed())
+			manager := filepath.Join(dir, "manager")
+			g.Expect(build(manager, "-overlay", file)).To(Succeed())
+
+			cmd := exec.Command(os.Args[0], "-test.run", tc.test, "-manager", manager)
+			out, err := cmd.CombinedOutput()
+			g.Expect(err).To(HaveOccurred(), "the suite passes, though %s:\n%s", name, out)
+			g.Expect(string(out)).To(ContainSubstring(tc.caught))
+			figures.add("deliberate break: "+name, "the suite fails", "%s: %q", strings.Trim(tc.test, "^$"), tc.caught)
+		})
+	}
+}

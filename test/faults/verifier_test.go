@@ -146,8 +146,14 @@ const enough = 100
 func TestVerifierUnderFault(t *testing.T) {
 	needsControlPlane(t)
 	s := newService(t, ownWorld(t, nil), 2)
+	part := func(name string, do func()) {
+		t.Run(name, func(t *testing.T) {
+			s.WithT = NewWithT(t) // so that a failure ends this part, and the test cleans up
+			do()
+		})
+	}
 
-	t.Run("issuer down", func(*testing.T) {
+	part("issuer down", func() {
 		s.steadily("issuer down", func(l *load) {
 			s.issuer.Stop()
 			s.tried(api.ReasonConnectionFailed)
@@ -156,7 +162,7 @@ func TestVerifierUnderFault(t *testing.T) {
 			s.tried(api.ReasonSucceeded)
 		})
 	})
-	t.Run("controller killed", func(*testing.T) {
+	part("controller killed", func() {
 		s.steadily("controller killed", func(l *load) {
 			s.controller.Kill()
 			l.goesOn(s, 3*enough)
@@ -165,7 +171,7 @@ func TestVerifierUnderFault(t *testing.T) {
 			s.tried(api.ReasonSucceeded)
 		})
 	})
-	t.Run("API server and etcd killed", func(*testing.T) {
+	part("API server and etcd killed", func() {
 		var late *instance
 		s.steadily("API server and etcd killed", func(l *load) {
 			server := s.w.killed(s, "kube-apiserver")
@@ -181,12 +187,12 @@ func TestVerifierUnderFault(t *testing.T) {
 		s.accepts(s.addresses[len(s.addresses)-1])
 		s.tried(api.ReasonSucceeded)
 	})
-	t.Run("rolling restart", func(*testing.T) {
+	part("rolling restart", func() {
 		s.steadily("rolling restart (SIGTERM under load)", func(l *load) {
 			for i, r := range s.replicas {
+				s.away.Store(s.addresses[i], true) // the Service lets it go as it is told to end, and takes it back once it is ready
 				s.Expect(r.Terminate()).To(Succeed())
 				s.Eventually(r.Exited()).WithTimeout(mended).Should(BeClosed())
-				s.away.Store(s.addresses[i], true) // it takes part again once it is ready
 				r.start(s)
 				r.ready(s)
 				s.away.Delete(s.addresses[i])
@@ -195,10 +201,10 @@ func TestVerifierUnderFault(t *testing.T) {
 			}
 		})
 	})
-	t.Run("certificate half-written, then rotated", func(*testing.T) {
+	part("certificate half-written, then rotated", func() {
 		s.steadily("certificate half-written, then rotated", s.rotateCertificate)
 	})
-	t.Run("hung requests and a flood of bad tokens", func(*testing.T) {
+	part("hung requests and a flood of bad tokens", func() {
 		s.steadily("60 hung requests and a flood of bad tokens", s.flood)
 	})
 }

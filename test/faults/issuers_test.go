@@ -32,7 +32,7 @@ var misbehaviours = []struct {
 	{"sends a bomb", testissuer.GzipBomb(), api.ReasonTooLarge},
 	{"drips", testissuer.Drip(100 * time.Millisecond), api.ReasonTimeout},
 	{"never answers", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, api.ReasonTimeout},
-	{"breaks off", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, api.ReasonConnectionFailed},
+	{"resets the stream (HTTP/2)", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, api.ReasonInvalidResponse},
 	{"says that nothing has changed", testissuer.Status(http.StatusNotModified), api.ReasonUnexpectedStatus},
 	{"has endless headers", func(w http.ResponseWriter, _ *http.Request) {
 		for i := range 2000 {

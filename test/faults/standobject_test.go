@@ -136,6 +136,10 @@ func (o *standObject) settled() bool {
 		fetched.ObservedGeneration != issuer.GetGeneration() {
 		return false
 	}
+	published := meta.FindStatusCondition(s.Conditions, api.ConditionSnapshotPublished)
+	if s.Snapshot != nil && s.Snapshot.Digest != "" && (published == nil || published.Status == metav1.ConditionUnknown) {
+		return false // the users' ConfigMap is still to come
+	}
 	d := s.Distribution
 	return issuer.NamespaceSelector() == nil || d != nil && d.Desired != nil && d.Current != nil && *d.Desired == *d.Current
 }

@@ -138,6 +138,7 @@ func main() {
 	var o options
 	o.register(flag.CommandLine)
 	flag.Parse()
+	log.SetLogger(logr.Discard()) // envtest and the client have nothing to say
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, &o)
 	stop()
@@ -147,7 +148,6 @@ func main() {
 // run is 0 when all is well, 1 when a target was missed or something failed, and 2
 // for a wrong command line.
 func run(ctx context.Context, o *options) int {
-	log.SetLogger(logr.Discard()) // envtest and the client have nothing to say
 	if err := o.check(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
@@ -19,6 +21,7 @@ func TestScale(t *testing.T) {
 		t.Skip("needs a control plane")
 	}
 	g := NewWithT(t)
+	log.SetLogger(logr.Discard())
 	manager := filepath.Join(t.TempDir(), "manager")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", manager, "./cmd/manager")
 	build.Dir, build.Env = harness.Root(), append(os.Environ(), "CGO_ENABLED=0")

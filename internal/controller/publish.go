@@ -32,6 +32,7 @@ func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, set *keyset
 		if err := r.saveStatus(ctx, issuer, pendingStatus(issuer, set, out), m); err != nil {
 			return err
 		}
+		content = nil // the cached one may be from before the last publication, and hold this set
 	}
 	w := r.wanted(issuer, r.authoritativeKey(issuer), data)
 	if content != nil && w.holds(content) {

@@ -27,7 +27,7 @@ import (
 // CustomResourceDefinition is being deleted: production may be running on it.
 func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.NamespacedName) error {
 	if !controllerutil.ContainsFinalizer(issuer, api.FinalizerWithdraw) {
-		r.forget(key)
+		r.gone(key, issuer)
 		return nil
 	}
 	retain, why := issuer.IssuerSpec().RetainsSnapshots(), "spec.snapshot.deletionPolicy is Retain"
@@ -57,9 +57,17 @@ func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.
 	if err := r.removeFinalizer(ctx, issuer); err != nil {
 		return err
 	}
-	r.forget(key)
+	r.gone(key, issuer)
 	r.distributor.forgetTally(issuer.GetName())
 	return nil
+}
+
+// gone forgets an issuer but for the version that it ended with. The cache may show
+// it as it was before for a while: then it must not be taken for a new one, and its
+// ConfigMaps made again. Once it is gone from the cache too, that is forgotten.
+func (r *Reconciler) gone(key types.NamespacedName, issuer api.Issuer) {
+	r.forget(key)
+	r.memories.of(key, issuer.GetUID()).version = issuer.GetResourceVersion()
 }
 
 // withdrawers is how many copies are removed at a time.

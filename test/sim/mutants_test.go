@@ -1,0 +1,80 @@
+package sim
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var breaks = flag.Bool("sim.breaks", false, "break the product on purpose, and expect to find that")
+
+// mutants are deliberate breaks of the product. Each one must be found.
+var mutants = []struct{ name, file, from, to string }{
+	{"announces no set before it is published", "internal/controller/publish.go",
+		"if s := issuer.IssuerStatus().Snapshot; set != nil && (s == nil",
+		"if s := issuer.IssuerStatus().Snapshot; false && set != nil && (s == nil"},
+	{"accepts content with any digest", "internal/verifier/join.go",
+		`return digest != "" && (digest == recorded.Digest || digest == recorded.PendingDigest)`, `return digest != ""`},
+	{"drops a missing key at once", "internal/controller/rotate.go",
+		"m = missing{since: in.now}", "continue"},
+	{"forgets the keys when a ConfigMap is gone", "internal/controller/publish.go",
+		"for _, key := range []client.ObjectKey{r.authoritativeKey(issuer), r.userKey(issuer)} {\n\t\tlive,", "for _, key := range []client.ObjectKey{} {\n\t\tlive,"},
+	{"announces another set before the pending one is settled", "internal/controller/publish.go",
+		"published := trusted != nil && trusted.Digest() == s.PendingDigest", "published := false"},
+	{"trusts expired keys", "internal/verifier/verify.go",
+		"case issuer.usable != nil && state == snapshot.Expired:", "case false:"},
+	{"forgets revocations", "internal/verifier/join.go",
+		"return !isRevoked(k) && (trusted", "return (trusted"},
+	{"fetches whenever it looks", "internal/controller/plan.go",
+		"if first.at.After(in.now) {", "if false {"},
+}
+
+// TestDeliberateBreaksAreFound builds this test anew with the product broken, and
+// expects it to fail.
+func TestDeliberateBreaksAreFound(t *testing.T) {
+	if !*breaks {
+		t.Skip("builds the product again for each break: -sim.breaks, or make sim")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			source, err := os.ReadFile(filepath.Join(root, m.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Count(string(source), m.from) != 1 {
+				t.Fatalf("%s does not hold %q once: write the break anew", m.file, m.from)
+			}
+			folder := t.TempDir()
+			broken, overlay := filepath.Join(folder, "broken.go"), filepath.Join(folder, "overlay.json")
+			replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.file): broken}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, content := range map[string][]byte{
+				broken:  []byte(strings.Replace(string(source), m.from, m.to, 1)),
+				overlay: replace,
+			} {
+				if err := os.WriteFile(name, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-overlay", overlay, "-run", "^(TestEveryPointOfDisturbance|TestRandomSchedules)$", ".", "-args", "-sim.seeds=600", "-sim.all")
+			output, err := run.CombinedOutput()
+			if err == nil {
+				t.Fatalf("nobody noticed")
+			}
+			if !strings.Contains(string(output), "steps are needed:") {
+				t.Fatalf("it failed in another way:\n%s", output)
+			}
+			t.Logf("%s", output)
+		})
+	}
+}

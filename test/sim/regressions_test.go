@@ -1,0 +1,27 @@
+package sim
+
+import "testing"
+
+// TestRegressions replays the schedules that have broken a promise once.
+func TestRegressions(t *testing.T) {
+	for name, schedule := range map[string][]step{
+		"a cache that lags does not bring a deleted issuer's ConfigMaps back": {
+			{"finish", 0}, {"delete", 0}, {"finish", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"finish", 0},
+		},
+		"a cache that lags does not let status name a set that the ConfigMap no longer holds": {
+			{"finish", 0}, {"revoke", 0}, {"depose", 0}, {"finish", 0}, {"pardon", 0}, {"advance", 3}, {"run", 0}, {"run", 0},
+			{"run", 0}, {"run", 0}, {"run", 0}, {"run", 0}, {"run", 0},
+		},
+		"a fetch that falls due during a slow call is not missed": {
+			{"run", 0}, {"run", 0}, {"disturb", int(diesBefore)}, {"mode", int(down)}, {"finish", 0}, {"deliver", 0}, {"run", 0}, {"advance", 3},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed, s := range settings {
+				if problem, _ := play(s, uint64(seed), schedule); problem != "" {
+					t.Errorf("%+v: %s", s, problem)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,100 @@
+// run.go runs schedules, and shrinks those that fail.
+
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// failure is a schedule that breaks a promise.
+type failure struct {
+	seed     uint64
+	setting  setting
+	steps    []step
+	problem  string
+	original int
+}
+
+// String tells it.
+func (f *failure) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d, %+v: %s\n%d of %d steps are needed:\n", f.seed, f.setting, f.problem, len(f.steps), f.original)
+	for i, s := range f.steps {
+		fmt.Fprintf(&b, "  %2d. %s\n", i+1, s)
+	}
+	return b.String()
+}
+
+var settings = []setting{{}, {Grace: time.Hour}, {Approval: true}}
+
+// Seed runs the schedule of a seed, and shrinks it where it fails. A nil failure
+// is none.
+func Seed(seed uint64, steps int) *failure {
+	s := settings[seed%uint64(len(settings))]
+	all := draw(rand.New(rand.NewPCG(seed, 0)), steps) //nolint:gosec // a simulation
+	problem, taken := play(s, seed, all)
+	if problem == "" {
+		return nil
+	}
+	f := &failure{seed: seed, setting: s, steps: all[:taken], problem: problem, original: steps}
+	f.shrink()
+	return f
+}
+
+// play runs a schedule, and then lets all come right. It returns the first
+// problem and how many steps led to it.
+func play(s setting, seed uint64, steps []step) (problem string, taken int) {
+	w := newWorld(s, seed)
+	defer w.close()
+	for i, step := range steps {
+		if w.take(step); w.checks.failed() {
+			return w.checks.problem, i + 1
+		}
+	}
+	w.recover()
+	return w.checks.problem, len(steps)
+}
+
+// recover ends all faults, and checks that all comes right: what is half-done
+// within half a minute, the rest when the longest waits are over.
+func (w *world) recover() {
+	for _, p := range w.deposed {
+		p.kill()
+	}
+	w.deposed = nil
+	w.issuer.mode, w.issuer.leaked = honest, nil
+	w.calm(30 * time.Second)
+	w.checks.settled()
+	if w.checks.failed() {
+		return
+	}
+	w.calm(confirmWithin + 20*time.Minute + w.setting.Grace)
+	w.checks.settled()
+	w.checks.arrived()
+}
+
+// kind is a problem without its details: a smaller schedule has to fail alike.
+func kind(problem string) string { name, _, _ := strings.Cut(problem, ":"); return name }
+
+// shrink leaves out steps, in ever smaller pieces, as long as it fails alike.
+func (f *failure) shrink() {
+	for piece := max(1, len(f.steps)/2); ; {
+		left := false
+		for at := 0; at < len(f.steps); {
+			fewer := slices.Delete(slices.Clone(f.steps), at, min(at+piece, len(f.steps)))
+			if problem, taken := play(f.setting, f.seed, fewer); kind(problem) == kind(f.problem) {
+				f.steps, f.problem, left = fewer[:taken], problem, true
+				continue
+			}
+			at += piece
+		}
+		if piece == 1 && !left {
+			return
+		}
+		piece = max(1, piece/2)
+	}
+}

@@ -111,7 +111,7 @@ func TestForwardAuthAlwaysSendsItsHeaders(t *testing.T) {
 	url := forwardAuthServer(t, ordersStore(t))
 	r := ask(t, "GET", url+clusterPath, "Bearer "+ec("a").Sign(claims(map[string]any{"sub": absent{}})))
 	g.Expect(r.StatusCode).To(Equal(http.StatusOK))
-	g.Expect(r.Header.Values(HeaderSubject)).To(Equal([]string{""}), "RULINGS 19: empty, so that what a client sent does not stand")
+	g.Expect(r.Header.Values(HeaderSubject)).To(Equal([]string{""}), "empty, so that what a client sent does not stand")
 }
 
 func TestForwardAuthAnswers(t *testing.T) {

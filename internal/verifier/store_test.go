@@ -143,7 +143,7 @@ func TestStoreTokenReviewPicksTheOldest(t *testing.T) {
 	g.Expect(answers()).To(Equal("young"))
 	s.setIssuer(cluster(identity("b", "2"), createdAt(start.Add(-time.Hour))))
 	s.setIssuer(cluster(identity("a", "3"), createdAt(start.Add(-time.Hour))))
-	g.Expect(answers()).To(Equal("a"), "RULINGS 14: the oldest, then by name")
+	g.Expect(answers()).To(Equal("a"), "the oldest, then by name")
 	s.setIssuer(cluster(identity("oldest", "4"), createdAt(start.Add(-9*time.Hour)), noAuthentication))
 	g.Expect(answers()).To(Equal("a"), "one without kubernetesAuthentication does not count")
 	s.setIssuer(cluster(identity("a", "3"), createdAt(start.Add(-time.Hour)), noAuthentication))

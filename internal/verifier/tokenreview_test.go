@@ -110,13 +110,13 @@ func TestTokenReviewAccepts(t *testing.T) {
 		requested, answered []string
 		groups              []string
 	}{
-		"no audiences asked for":               {nil, nil, nil, nil},
-		"the token's own audience":             {nil, []string{audience, "x"}, []string{audience}, nil},
-		"RULINGS 2: the API server's audience": {nil, []string{"https://kubernetes.default.svc", "x"}, []string{"https://kubernetes.default.svc"}, nil},
-		"RULINGS 2: any audience of the token": {map[string]any{"aud": []string{"z", audience, "y"}}, []string{"y", audience}, []string{"y", audience}, nil},
-		"a group":                              {map[string]any{"groups": "devs"}, nil, nil, []string{"ext:devs"}},
-		"groups":                               {map[string]any{"groups": []string{"devs", "", "ops"}}, nil, nil, []string{"ext:devs", "ext:ops"}},
-		"groups null":                          {map[string]any{"groups": nil}, nil, nil, nil},
+		"no audiences asked for":    {nil, nil, nil, nil},
+		"the token's own audience":  {nil, []string{audience, "x"}, []string{audience}, nil},
+		"the API server's audience": {nil, []string{"https://kubernetes.default.svc", "x"}, []string{"https://kubernetes.default.svc"}, nil},
+		"any audience of the token": {map[string]any{"aud": []string{"z", audience, "y"}}, []string{"y", audience}, []string{"y", audience}, nil},
+		"a group":                   {map[string]any{"groups": "devs"}, nil, nil, []string{"ext:devs"}},
+		"groups":                    {map[string]any{"groups": []string{"devs", "", "ops"}}, nil, nil, []string{"ext:devs", "ext:ops"}},
+		"groups null":               {map[string]any{"groups": nil}, nil, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status := review(t, url, ec("a").Sign(claims(tc.claims)), tc.requested...)
@@ -147,24 +147,24 @@ func TestTokenReviewDefiniteNo(t *testing.T) {
 		requested []string
 		reason    Reason
 	}{
-		"no token":                                     {"", nil, TokenMissing},
-		"another authenticator's token":                {"s3cr3t", []string{audience}, MalformedToken},
-		"an issuer that is not known":                  {ec("a").Sign(claims(map[string]any{"iss": "https://kubernetes.default.svc"})), []string{audience}, UnknownIssuer},
-		"an issuer without kubernetesAuthentication":   {ec("a").Sign(claims(map[string]any{"iss": "https://off.example.com"})), []string{audience}, UnknownIssuer},
-		"THREATS 12: iss in another case":              {ec("a").Sign(claims(map[string]any{"iss": strings.ToUpper(issuerName)})), nil, UnknownIssuer},
-		"no iss":                                       {ec("a").Sign(claims(map[string]any{"iss": absent{}})), nil, UnknownIssuer},
-		"RULINGS 2: not one of the issuer's audiences": {ec("a").Sign(claims(map[string]any{"aud": "https://kubernetes.default.svc"})), []string{"https://kubernetes.default.svc"}, AudienceMismatch},
-		"RULINGS 2: the same, with no audience asked":  {ec("a").Sign(claims(map[string]any{"aud": "x"})), nil, AudienceMismatch},
-		"RULINGS 2: none of the requested audiences":   {ec("a").Sign(claims(nil)), []string{"x"}, AudienceMismatch},
-		"expired":                             {ec("a").Sign(claims(map[string]any{"exp": 1})), []string{audience}, TokenExpired},
-		"a bad signature":                     {tamper(ec("a").Sign(claims(nil))), nil, SignatureInvalid},
-		"THREATS 17: a compromised key":       {ec("leaked").Sign(claims(map[string]any{"iss": "https://leaky.example.com"})), []string{audience}, KeyRevoked},
-		"THREATS 62: no sub":                  {ec("a").Sign(claims(map[string]any{"sub": absent{}})), []string{audience}, SubjectMissing},
-		"THREATS 62: an empty sub":            {ec("a").Sign(claims(map[string]any{"sub": ""})), nil, SubjectMissing},
-		"THREATS 11: an exp that never comes": {ec("a").Sign(claims(map[string]any{"exp": json.RawMessage("1e999")})), nil, MalformedClaims},
-		"groups of the wrong type":            {ec("a").Sign(claims(map[string]any{"groups": []any{"a", 1}})), nil, MalformedClaims},
-		"THREATS 1: alg none":                 {part(map[string]any{"alg": "none"}) + "." + part(claims(nil)) + ".", []string{audience}, AlgorithmNotAllowed},
-		"THREATS 10: a token over 16 KiB":     {strings.Repeat("a", 17<<10), []string{audience}, TokenTooLarge},
+		"no token":                                   {"", nil, TokenMissing},
+		"another authenticator's token":              {"s3cr3t", []string{audience}, MalformedToken},
+		"an issuer that is not known":                {ec("a").Sign(claims(map[string]any{"iss": "https://kubernetes.default.svc"})), []string{audience}, UnknownIssuer},
+		"an issuer without kubernetesAuthentication": {ec("a").Sign(claims(map[string]any{"iss": "https://off.example.com"})), []string{audience}, UnknownIssuer},
+		"THREATS 12: iss in another case":            {ec("a").Sign(claims(map[string]any{"iss": strings.ToUpper(issuerName)})), nil, UnknownIssuer},
+		"no iss":                                     {ec("a").Sign(claims(map[string]any{"iss": absent{}})), nil, UnknownIssuer},
+		"not one of the issuer's audiences":          {ec("a").Sign(claims(map[string]any{"aud": "https://kubernetes.default.svc"})), []string{"https://kubernetes.default.svc"}, AudienceMismatch},
+		"the same, with no audience asked":           {ec("a").Sign(claims(map[string]any{"aud": "x"})), nil, AudienceMismatch},
+		"none of the requested audiences":            {ec("a").Sign(claims(nil)), []string{"x"}, AudienceMismatch},
+		"expired":                                    {ec("a").Sign(claims(map[string]any{"exp": 1})), []string{audience}, TokenExpired},
+		"a bad signature":                            {tamper(ec("a").Sign(claims(nil))), nil, SignatureInvalid},
+		"THREATS 17: a compromised key":              {ec("leaked").Sign(claims(map[string]any{"iss": "https://leaky.example.com"})), []string{audience}, KeyRevoked},
+		"THREATS 62: no sub":                         {ec("a").Sign(claims(map[string]any{"sub": absent{}})), []string{audience}, SubjectMissing},
+		"THREATS 62: an empty sub":                   {ec("a").Sign(claims(map[string]any{"sub": ""})), nil, SubjectMissing},
+		"THREATS 11: an exp that never comes":        {ec("a").Sign(claims(map[string]any{"exp": json.RawMessage("1e999")})), nil, MalformedClaims},
+		"groups of the wrong type":                   {ec("a").Sign(claims(map[string]any{"groups": []any{"a", 1}})), nil, MalformedClaims},
+		"THREATS 1: alg none":                        {part(map[string]any{"alg": "none"}) + "." + part(claims(nil)) + ".", []string{audience}, AlgorithmNotAllowed},
+		"THREATS 10: a token over 16 KiB":            {strings.Repeat("a", 17<<10), []string{audience}, TokenTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

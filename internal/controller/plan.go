@@ -91,6 +91,8 @@ type attemptMemory struct {
 	failures int
 	// quarantined: the newest answer waits for approval.
 	quarantined bool
+	// refused: a document has come since the last success that was not taken over.
+	refused bool
 	// next is when the next attempt is due.
 	next time.Time
 }
@@ -105,7 +107,9 @@ type plan struct {
 	fetch bool
 	why   string
 	// revalidate allows a conditional request (RFC 9110 section 13): only a
-	// scheduled fetch may be answered with "not modified".
+	// scheduled fetch may be answered with "not modified", and only where that
+	// speaks of a document that was taken over. Another one may be mended under the
+	// ETag that it has.
 	revalidate bool
 	// request is the refresh annotation, and requestedAt the verifier's request,
 	// that the fetch answers.
@@ -134,7 +138,7 @@ func planFetch(in planInput) plan {
 	if first.at.After(in.now) {
 		return plan{next: first.at}
 	}
-	p := plan{fetch: true, why: first.why, revalidate: first.why == scheduled || first.why == news}
+	p := plan{fetch: true, why: first.why, revalidate: first.why == scheduled && !in.refused() || first.why == news}
 	p.notBefore, p.maxAge = in.acceptable(first)
 	if in.asked() || in.wanted() {
 		// One fetch answers every request that has been made.
@@ -319,6 +323,10 @@ func (in planInput) patience() time.Time {
 	}
 	return in.backoff()
 }
+
+// refused reports that the newest document was not taken over. After a restart there
+// is none to revalidate.
+func (in planInput) refused() bool { return in.last != nil && in.last.refused }
 
 // failed reports that the server did not give what it should. A quarantined set
 // is not its failure.

@@ -103,6 +103,10 @@ func TestPlanFetch(t *testing.T) {
 		"at the refresh point a conditional fetch is due": {
 			status: known(ago(8*time.Minute), noon), want: plan{fetch: true, why: "scheduled", revalidate: true},
 		},
+		"but unconditionally after an answer that was not taken over: it may be mended under the same ETag": {
+			status: known(ago(8*time.Minute), noon), want: plan{fetch: true, why: "scheduled"},
+			last: &attemptMemory{started: ago(time.Minute), generation: 1, failures: 1, refused: true, next: noon},
+		},
 		"what the process remembers beats what was recorded": {
 			status: known(ago(8*time.Minute), ago(time.Second)),
 			last:   &attemptMemory{started: ago(10 * time.Second), generation: 1, next: ahead(8 * time.Minute)},

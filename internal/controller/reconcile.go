@@ -387,7 +387,7 @@ func (r *Reconciler) news(m *memory) bool {
 
 // remember schedules the attempt after this one.
 func (r *Reconciler) remember(issuer api.Issuer, last *attemptMemory, got sourced) *attemptMemory {
-	next := &attemptMemory{started: got.started, generation: got.generation}
+	next := &attemptMemory{started: got.started, generation: got.generation, refused: got.refused}
 	// All that share a source draw the same time, so that they go on sharing.
 	random := r.random(got.document.source, got.started)
 	switch {
@@ -397,6 +397,7 @@ func (r *Reconciler) remember(issuer api.Issuer, last *attemptMemory, got source
 		return next
 	case last != nil:
 		next.failures = last.failures
+		next.refused = next.refused || last.refused
 	}
 	next.failures++
 	delay := retryDelay(next.failures, got.retryAfter, random)

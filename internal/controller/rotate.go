@@ -185,7 +185,7 @@ func quarantine(got sourced, issuer api.Issuer) sourced {
 		return got
 	}
 	got.candidate, got.set = got.set, nil
-	got.succeeded, got.reason = false, api.ReasonQuarantined
+	got.succeeded, got.refused, got.reason = false, true, api.ReasonQuarantined
 	return got
 }
 

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -397,12 +398,47 @@ var _ = Describe("A key set that has to be approved", func() {
 	It("sends no validators of a set that was not taken over (RULING 1)", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.create(withPolicy(api.RotationRequireOverlap))
+		s.issuer.Respond(tagged(`"1"`, key1()))
 		s.reconcile()
-		publishes(key2)(s)
+		s.issuer.Respond(tagged(`"2"`, key2()))
 		s.after(8 * time.Minute)
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonQuarantined))
+		s.issuer.Respond(tagged(`"2"`, key1(), key2())) // mended, under the ETag of the set that waits
 		s.after(8 * time.Minute)
-		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonQuarantined), "a 304 would have been taken for a success")
-		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionTrue, api.ReasonSucceeded))
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+	})
+})
+
+// tagged publishes keys under an ETag, and answers 304 to whoever has that one.
+func tagged(etag string, keys ...*testissuer.Key) http.HandlerFunc {
+	send := testissuer.BetterAuth(keys...)
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", etag)
+		if r.Header.Get("If-None-Match") == etag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		send(w, r)
+	}
+}
+
+var _ = Describe("A document that cannot be used", func() {
+	It("is not revalidated: a mended one may have the same ETag (THREATS 36)", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.issuer.Respond(tagged(`"1"`, key1()))
+		s.reconcile()
+		s.issuer.Respond(tagged(`"2"`)) // no key
+		s.after(8 * time.Minute)
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonEmptyKeySet))
+		s.issuer.Respond(testissuer.Status(http.StatusBadGateway))
+		s.after(time.Minute)
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonUnexpectedStatus))
+		s.issuer.Respond(tagged(`"2"`, key1(), key2()))
+		s.after(5 * time.Minute)
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionTrue, api.ReasonSucceeded))
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
 	})
 })
 

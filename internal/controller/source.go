@@ -58,6 +58,8 @@ type sourced struct {
 	retryAfter  time.Duration
 	lifetime    time.Duration
 	hasLifetime bool
+	// refused: there was an answer, which says something that is not taken over.
+	refused bool
 	// document is what the keys were read from; zero without an answer.
 	document documentID
 	// discovered and gone are what is to be remembered of discovery.
@@ -225,10 +227,10 @@ func (s sourced) failed(err error) sourced {
 	var ce *caBundleError
 	switch {
 	case errors.As(err, &fe):
-		s.reason, s.message = string(fe.Reason), fe.Message
+		s.reason, s.message, s.refused = string(fe.Reason), fe.Message, fetch.Contradicts(err)
 		s.retryAfter, s.needsChange = fe.RetryAfter, fe.Retry == fetch.RetryAfterChange
 	case errors.As(err, &ke):
-		s.reason, s.message = ke.Reason, ke.Message
+		s.reason, s.message, s.refused = ke.Reason, ke.Message, true
 	case errors.As(err, &ce):
 		s.reason, s.message = api.ReasonCABundleUnavailable, ce.Error()
 	default:

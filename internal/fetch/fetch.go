@@ -14,6 +14,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -166,6 +167,8 @@ func checkURL(raw string) (*url.URL, error) {
 		return nil, fail(InvalidURL, "spec.jwksURI must not have a fragment; remove the # and what follows.")
 	case u.Hostname() == "" || strings.Contains(u.Hostname(), "%"):
 		return nil, fail(InvalidURL, "spec.jwksURI must name a host.")
+	case endsInNumber(u.Hostname()) && !isAddress(u.Hostname()):
+		return nil, fail(InvalidURL, "spec.jwksURI has a host that is a number; give a name, or an IPv4 address as four dotted decimal numbers.")
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
@@ -173,6 +176,23 @@ func checkURL(raw string) (*url.URL, error) {
 		}
 	}
 	return u, nil
+}
+
+// endsInNumber reports a host that can be no name, only an IPv4 address in one of its
+// old forms, such as 127.1 or 0x7f000001 (URL Standard, section 3.5). Here it means
+// nothing, but a proxy may read it as an address that the policy refuses.
+func endsInNumber(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	last := host[strings.LastIndex(host, ".")+1:]
+	if digits, isHex := strings.CutPrefix(strings.ToLower(last), "0x"); isHex {
+		return strings.Trim(digits, "0123456789abcdef") == ""
+	}
+	return strings.Trim(last, "0123456789") == ""
+}
+
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 func (f *Fetcher) request(ctx context.Context, r Request, target *url.URL) *http.Request {

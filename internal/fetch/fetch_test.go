@@ -397,6 +397,11 @@ func TestURLs(t *testing.T) {
 		"port 0":           {"https://issuer.example.com:0/", "port"},
 		"port 65536":       {"https://issuer.example.com:65536/", "port"},
 		"no URL":           {"https://[", "URL"},
+		"a number":         {"https://2852039166/", "dotted"}, // 169.254.169.254 to a proxy that is kind
+		"hex":              {"https://0xA9FEA9FE/", "dotted"},
+		"a short address":  {"https://127.1/", "dotted"},
+		"octal":            {"https://0251.0376.0251.0376/", "dotted"},
+		"a hex part":       {"https://127.0x1./", "dotted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := fetch(t, Request{URL: tc.url})

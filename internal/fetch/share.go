@@ -244,7 +244,9 @@ func (s *Shared) fly(f *flight, key flightKey, r Request, before *answered) {
 // freshness (RFC 9111 section 4.3.4).
 func renewed(old, answer *Document) *Document {
 	next := *old
-	next.Lifetime, next.HasLifetime = answer.Lifetime, answer.HasLifetime
+	if answer.HasLifetime {
+		next.Lifetime, next.HasLifetime = answer.Lifetime, true
+	}
 	return &next
 }
 

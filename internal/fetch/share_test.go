@@ -216,6 +216,23 @@ func TestNotModifiedBringsTheWholeDocument(t *testing.T) {
 	})
 }
 
+// RFC 9111 section 4.3.4: what a 304 does not mention stays as it was.
+func TestNotModifiedLeavesTheLifetimeThatItDoesNotMention(t *testing.T) {
+	shared(t, func(t *testing.T, s *Shared, o *origin, _ *int) {
+		o.serve(func(r Request) (*Document, error) {
+			if r.ETag != "" {
+				return &Document{NotModified: true, ETag: r.ETag}, nil
+			}
+			return &Document{Body: []byte("body"), ETag: `"1"`, Lifetime: 2 * time.Minute, HasLifetime: true}, nil
+		})
+		get(t, s, Want{})
+		d := get(t, s, Want{}).Document
+		expect(t, "requests", o.asked(), 2)
+		expect(t, "is said", d.HasLifetime, true)
+		expect(t, "lifetime", d.Lifetime, 2*time.Minute)
+	})
+}
+
 func TestAChangeIsTold(t *testing.T) {
 	shared(t, func(t *testing.T, s *Shared, o *origin, changed *int) {
 		r := Request{URL: "https://issuer.example.com/jwks"}

@@ -254,6 +254,15 @@ func renewed(old, answer *Document) *Document {
 // later request has overtaken is only for those who waited for it: what it says may
 // be gone by now.
 func (s *Shared) keep(key flightKey, a Answer, before *answered) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.flights, key)
+	if s.overtaken(key.identity, a) {
+		return false
+	}
+	if now := s.answered(key.identity); now != nil {
+		before = now // another request has brought it meanwhile
+	}
 	next := &answered{Answer: a, identity: key.identity}
 	switch {
 	case a.Err == nil && len(a.Document.Body) <= maxKept:
@@ -263,12 +272,6 @@ func (s *Shared) keep(key flightKey, a Answer, before *answered) (changed bool) 
 		next = nil // too large to be kept
 	case before != nil:
 		next.document, next.digest = before.document, before.digest
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.flights, key)
-	if s.overtaken(key.identity, a) {
-		return false
 	}
 	s.drop(s.kept[key.identity])
 	if next == nil {
@@ -285,12 +288,18 @@ func (s *Shared) keep(key flightKey, a Answer, before *answered) (changed bool) 
 // overtaken reports whether the answer to a later request is kept. One from the
 // future is no later one: the clock was set back.
 func (s *Shared) overtaken(id Identity, a Answer) bool {
+	kept := s.answered(id)
+	return kept != nil && kept.Started.After(a.Started) && !kept.Started.After(s.now())
+}
+
+// answered is the answer that is kept; nil for none.
+func (s *Shared) answered(id Identity) *answered {
 	e := s.kept[id]
 	if e == nil {
-		return false
+		return nil
 	}
-	kept, ok := e.Value.(*answered)
-	return ok && kept.Started.After(a.Started) && !kept.Started.After(s.now())
+	a, _ := e.Value.(*answered)
+	return a
 }
 
 // entrySize is about what an answer takes besides its document, in bytes.

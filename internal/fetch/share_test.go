@@ -233,6 +233,29 @@ func TestNotModifiedLeavesTheLifetimeThatItDoesNotMention(t *testing.T) {
 	})
 }
 
+// A request that fails leaves the newest document, not the one that was newest when
+// the request began.
+func TestAFailureBringsNoOlderDocumentBack(t *testing.T) {
+	shared(t, func(t *testing.T, s *Shared, o *origin, changed *int) {
+		r := Request{URL: "https://issuer.example.com/jwks"}
+		get(t, s, Want{})
+		o.serve(func(r Request) (*Document, error) {
+			if r.NoCache {
+				pass(5 * time.Second)
+				return broken(r)
+			}
+			pass(3 * time.Second)
+			return always("news")(r)
+		})
+		go s.Get(t.Context(), Want{Request: r})
+		pass(time.Second)
+		get(t, s, Want{Request: Request{NoCache: true}})
+		expect(t, "newest", s.Newest(r.Identity()), sha256.Sum256([]byte("news")))
+		get(t, s, Want{})
+		expect(t, "changes", *changed, 1)
+	})
+}
+
 func TestAChangeIsTold(t *testing.T) {
 	shared(t, func(t *testing.T, s *Shared, o *origin, changed *int) {
 		r := Request{URL: "https://issuer.example.com/jwks"}

@@ -309,7 +309,7 @@ func (a *answered) size() int {
 	if a.document == nil {
 		return entrySize
 	}
-	return entrySize + len(a.document.Body)
+	return entrySize + len(a.document.Body) + len(a.document.FinalURL)
 }
 
 func (s *Shared) drop(e *list.Element) {

@@ -330,6 +330,15 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 		if s.size > maxKeptInAll || len(s.kept) < maxKeptInAll/(maxKept+entrySize)-1 || len(s.kept) != s.order.Len() {
 			t.Errorf("%d documents with %d bytes are kept", len(s.kept), s.size)
 		}
+		o.serve(func(r Request) (*Document, error) {
+			return &Document{Body: []byte("x"), FinalURL: r.URL + "?" + strings.Repeat("x", 60<<10)}, nil
+		})
+		for n := range 2 * maxKeptInAll / (60 << 10) {
+			get(t, s, Want{Request: Request{URL: fmt.Sprintf("https://redirects.example.com/%d", n)}})
+		}
+		if most := maxKeptInAll / (60 << 10); len(s.kept) > most {
+			t.Errorf("%d answers with long URLs are kept, over %d", len(s.kept), most)
+		}
 		o.serve(always(strings.Repeat("x", maxKept+1)))
 		last := Request{URL: "https://issuer.example.com/large"}
 		expect(t, "a large one is given", len(get(t, s, Want{Request: last}).Document.Body), maxKept+1)

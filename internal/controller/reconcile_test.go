@@ -270,6 +270,25 @@ var _ = Describe("An issuer whose keys are discovered", func() {
 		Expect(s.status().Snapshot.LastSuccessTime.Time).To(BeTemporally("<=", before.Add(time.Hour)), "the stale clock runs")
 	})
 
+	It("reads metadata that contradict it as a whole until they do not: mended ones may have the same ETag (THREATS 36)", func() {
+		says := func(issuer string) {
+			s.issuer.RespondDiscovery(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("ETag", `"same"`)
+				if r.Header.Get("If-None-Match") == `"same"` {
+					w.WriteHeader(http.StatusNotModified)
+					return
+				}
+				body(jsonOf(map[string]any{"issuer": issuer, "jwks_uri": s.issuer.JWKSURI()}))(w, r)
+			})
+		}
+		says("https://other.example.com")
+		s.after(2 * time.Hour)
+		Expect(s.status()).To(condition(api.ConditionFetched, metav1.ConditionFalse, api.ReasonIssuerMismatch))
+		says(s.issuer.URL())
+		s.after(5 * time.Minute)
+		Expect(s.status()).To(isReady(api.ReasonFresh))
+	})
+
 	It("warns when the metadata name another host", func() {
 		other, err := testissuer.Start()
 		Expect(err).NotTo(HaveOccurred())

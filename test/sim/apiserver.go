@@ -130,7 +130,7 @@ func (s *apiserver) removeMap(key client.ObjectKey) {
 	}
 }
 
-// createMap makes a ConfigMap; what exists is left alone.
+// createMap makes a ConfigMap for the controller; what exists is left alone.
 func (s *apiserver) createMap(cm *corev1.ConfigMap) error {
 	key := client.ObjectKeyFromObject(cm)
 	if s.maps[key] != nil {
@@ -138,6 +138,7 @@ func (s *apiserver) createMap(cm *corev1.ConfigMap) error {
 	}
 	stored := cm.DeepCopy()
 	stored.UID, stored.CreationTimestamp = s.uid(), metav1.NewTime(s.now())
+	stored.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: controllerManager, Operation: metav1.ManagedFieldsOperationUpdate}}
 	s.putMap(stored)
 	stored.DeepCopyInto(cm)
 	return nil

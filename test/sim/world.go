@@ -220,11 +220,11 @@ func (w *world) approveAll() {
 func (w *world) approve() {
 	ti := w.server.issuer
 	if ti == nil || ti.Status.Rotation == nil || ti.Status.Rotation.CandidateDigest == "" ||
-		ti.Annotations[api.AnnotationApprove] == ti.Status.Rotation.CandidateDigest {
+		api.Approves(ti, ti.Status.Rotation.CandidateDigest) {
 		return
 	}
 	w.checks.approved(ti.Status.Keys)
-	w.annotate(api.AnnotationApprove, ti.Status.Rotation.CandidateDigest)
+	w.annotate(api.AnnotationApprove, api.Approval(ti, ti.Status.Rotation.CandidateDigest))
 }
 
 func (w *world) annotate(name, value string) {

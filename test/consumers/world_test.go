@@ -239,16 +239,13 @@ func must(t *testing.T, err error) {
 // within waits for what others are about to bring about.
 func within(t *testing.T, what string, done func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := done()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", patience, what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
+	var last error
+	err := harness.Within(context.Background(), patience, 50*time.Millisecond, what, func() (bool, error) {
+		last = done()
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%v: %v", err, last)
 	}
 }
 

@@ -56,9 +56,18 @@ type memory struct {
 		generation int64
 		wrong      string
 	}
-	// saved is the status that the API server holds, and told the one that
-	// events have spoken of.
+	// saved is the status that the API server holds, during a reconciliation, and
+	// told the one that events have spoken of, while an attempt is unsaved.
 	saved, told *api.IssuerStatus
+}
+
+// rest ends a reconciliation: what the next one reads anew is not kept until then,
+// since there are many issuers.
+func (m *memory) rest() {
+	m.saved = nil
+	if m.unsaved == nil {
+		m.told = nil
+	}
 }
 
 // invalid says which expression in spec cannot be compiled; empty when all can. It

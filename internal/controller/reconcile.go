@@ -139,6 +139,7 @@ func outdated(err error) bool { return apierrors.IsConflict(err) || apierrors.Is
 // reconcile is the flow of the package's picture for an issuer that is there to
 // stay. Status is saved on the error path too.
 func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory) (outcome, error) {
+	defer m.rest()
 	m.saved = issuer.IssuerStatus().DeepCopy()
 	if m.unsaved == nil { // else an event may not have been sent yet
 		m.told = m.saved

@@ -3,6 +3,7 @@
 package fetch
 
 import (
+	"bytes"
 	"compress/flate"
 	"compress/gzip"
 	"context"
@@ -362,7 +363,7 @@ func (f *Fetcher) body(resp *http.Response, host string) ([]byte, error) {
 	}
 	switch {
 	case err == nil:
-		return body, nil
+		return bytes.Clone(body), nil // kept until the next answer: without ReadAll's spare room
 	case raw.ended && errors.Is(err, io.ErrUnexpectedEOF): // all of it came; it is the encoding that breaks off
 		err = gzip.ErrHeader
 	}

@@ -79,6 +79,9 @@ func (s *Set) Filter(keep func(*Key) bool) *Set {
 			kept = append(kept, k)
 		}
 	}
+	if len(kept) == len(s.keys) {
+		return s // sets do not change, and this one is encoded
+	}
 	return newSet(kept)
 }
 

@@ -161,6 +161,10 @@ env:
     valueFrom:
       fieldRef:
         fieldPath: metadata.namespace
+  - name: GOMEMLIMIT
+    valueFrom:
+      resourceFieldRef:
+        resource: limits.memory
   {{- with .values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -237,6 +237,7 @@ func TestAgesAndTimes(t *testing.T) {
 	past, future := ago(90*time.Second), ago(-2*time.Hour)
 	g.Expect([]string{age(&past, start), age(nil, start), age(&future, start)}).To(Equal([]string{"90s", "-", "0s"}))
 	g.Expect([]string{ahead(&future, start), ahead(&past, start), ahead(nil, start)}).To(Equal([]string{"in 120m", "90s ago", "-"}))
+	g.Expect([]string{nextTry(&future, start), nextTry(&past, start), nextTry(nil, start)}).To(Equal([]string{"in 120m", "due", "-"}))
 	g.Expect(short(strings.Repeat("é", 5), 4)).To(Equal("ééé…"))
 	g.Expect(plain("a\x1b[31m\nb")).To(Equal("a [31m b"))
 }

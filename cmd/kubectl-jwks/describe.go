@@ -165,7 +165,7 @@ func (d description) printHead(w io.Writer, now time.Time) error {
 		add("Last attempt:", fmt.Sprintf("%s ago: %s. %s", age(&a.Time, now), a.Reason, plain(a.Message)))
 	}
 	if d.NextRefreshTime != nil {
-		add("Next refresh:", ahead(d.NextRefreshTime, now))
+		add("Next refresh:", nextTry(d.NextRefreshTime, now))
 	}
 	add("New keys:", policyText(d.issuer.IssuerSpec()))
 	if s := d.Snapshot; s != nil && s.Digest != "" {

@@ -100,6 +100,15 @@ func ahead(t *metav1.Time, now time.Time) string {
 	return duration.HumanDuration(now.Sub(t.Time)) + " ago"
 }
 
+// nextTry is how long it is until the next refresh. One whose time has passed is being
+// tried again ever more rarely, and status is not written for each try.
+func nextTry(t *metav1.Time, now time.Time) string {
+	if !t.IsZero() && !t.After(now) {
+		return "due"
+	}
+	return ahead(t, now)
+}
+
 // orDash is the text, or "-" for none.
 func orDash(s string) string {
 	if s == "" {

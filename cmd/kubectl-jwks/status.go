@@ -124,7 +124,7 @@ func (c *cli) printStatus(rows []statusRow, output string, allNamespaces bool) e
 	for _, r := range rows {
 		line := []string{
 			orDash(r.Namespace), r.label, r.Ready, r.State, age(r.LastSuccessTime, now), ahead(r.ExpiresAt, now),
-			fmt.Sprint(r.Keys), age(r.LastRotation, now), ahead(r.NextRefreshTime, now), troubleColumn(r.Troubles, output == "wide"),
+			fmt.Sprint(r.Keys), age(r.LastRotation, now), nextTry(r.NextRefreshTime, now), troubleColumn(r.Troubles, output == "wide"),
 		}
 		lines = append(lines, line)
 	}

@@ -8,7 +8,9 @@
 //	           then a time at rest: writes to the API by kind, requests to the
 //	           issuers, memory and CPU of both processes. Then the same objects,
 //	           to the byte, are written into an empty cluster by a bare client
-//	           with as many workers, which is the time to compare with.
+//	           with as many workers, each once; and into another one by as many
+//	           writes as user and controller need together. These are the times to
+//	           compare with.
 //
 //	copies     One ClusterTrustedIssuer, and -namespaces that it selects. Measured
 //	           are the times until each namespace has its copy of a new key set,

@@ -81,8 +81,7 @@ test-unit: ## Run the tests that need no control plane: seconds.
 
 .PHONY: e2e
 e2e: $(CONTROLPLANE) $(HELM) ## Install the chart on a real node (containerd, kubelet), and use it. Needs root. SMOKE=1 KEEP=1
-	@bash hack/node.sh
-	@bash test/controlplane/build.sh bin/node --node
+	@bash hack/e2e.sh
 	@go -C test/e2e build -o ../../bin/e2e .
 	@bin/e2e $(if $(SMOKE),-smoke) $(if $(KEEP),-keep)
 

@@ -16,12 +16,13 @@ if [ $# = 0 ]; then
     bash "$1" || status=$?
     case $status in
     0) modules+=("$2") ;;
-    3) echo "==> Testing WITHOUT $3: install them to have that." ;;
+    3) echo "==> Testing WITHOUT $3: what is named above is needed for that." ;;
     *) exit "$status" ;;
     esac
   }
   with hack/peers.sh test/peers "nginx, Caddy, Node.js and promtool"
   with hack/consumers.sh test/consumers "Better Auth, oidc-provider, Next.js, PyJWT and Java"
+  with hack/e2e.sh test/e2e "a node that runs pods"
 fi
 read -ra extra <<< "${TESTFLAGS:-}"
 

@@ -76,7 +76,7 @@ func buildImage(ctx context.Context, dir, name, folder, archive string, args ...
 	buildah := []string{"buildah", "--root", filepath.Join(dir, "buildah"), "--runroot", filepath.Join(dir, "buildah-run"), "--storage-driver", "vfs"}
 	build := slices.Concat(buildah, []string{"bud", "--isolation", "chroot", "--tag", name}, args, []string{folder})
 	if err := quietly(ctx, build...); err != nil {
-		return err
+		return fmt.Errorf("building %s: %w", name, err)
 	}
 	return quietly(ctx, slices.Concat(buildah, []string{"push", name, "docker-archive:" + archive + ":" + name})...)
 }

@@ -43,17 +43,31 @@ func main() {
 		code, err = runOutside(ctx)
 	}
 	stop()
-	if err != nil {
+	var no *noNode
+	switch {
+	case errors.As(err, &no):
+		fmt.Fprintf(os.Stderr, "\nNo node can run on this machine: %v\n", err)
+		code = exitNoNode
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "\nThe end-to-end test FAILED: %v\n", err)
 		code = 1
 	}
 	os.Exit(code)
 }
 
+// exitNoNode is the exit code on a machine that lacks what a node needs, so that
+// nothing has been tested.
+const exitNoNode = 3
+
+// noNode is an error of the machine, and not of what is tested.
+type noNode struct{ error }
+
+func (e *noNode) Unwrap() error { return e.error }
+
 // runOutside makes the images, which may need the network, and goes inside.
 func runOutside(ctx context.Context) (code int, err error) {
 	if os.Getuid() != 0 {
-		return 0, errors.New("a node needs root: run it as root")
+		return 0, &noNode{errors.New("a node needs root: run it as root")}
 	}
 	dir, err := os.MkdirTemp("", "jwks-e2e-")
 	if err != nil {
@@ -75,7 +89,7 @@ func runInside(ctx context.Context, o options, dir string) (err error) {
 		return err
 	}
 	if err := arrange(); err != nil {
-		return err
+		return &noNode{err}
 	}
 	fmt.Println("==> Starting a node")
 	w := &world{options: o}
@@ -86,7 +100,7 @@ func runInside(ctx context.Context, o options, dir string) (err error) {
 		w.stop()
 	}()
 	if w.node, err = startNode(ctx, dir, o.programs); err != nil {
-		return err
+		return &noNode{err}
 	}
 	steps := steps
 	if o.smoke {

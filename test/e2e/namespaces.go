@@ -35,10 +35,13 @@ func enter(dir string) (int, error) {
 	signal.Ignore(syscall.SIGINT) // the one inside gets it too, and ends in order
 	err = cmd.Run()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	switch {
+	case errors.As(err, &exit):
 		return exit.ExitCode(), nil
+	case err != nil:
+		return 0, &noNode{err}
 	}
-	return 0, err
+	return 0, nil
 }
 
 // arrange gives the namespaces a /proc of their own, and keeps their mounts to them.

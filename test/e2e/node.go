@@ -46,7 +46,7 @@ type node struct {
 // startNode starts everything, and returns once the API server answers.
 func startNode(ctx context.Context, dir, programs string) (*node, error) {
 	n := &node{dir: dir, programs: programs}
-	for _, start := range []func(context.Context) error{n.prepare, n.startControlPlane, n.startContainerd, n.startNodeAgents} {
+	for _, start := range []func(context.Context) error{n.prepare, n.startControlPlane, n.startContainerd, n.startNodeAgents, n.tryPod} {
 		if err := start(ctx); err != nil {
 			return n, err
 		}
@@ -273,6 +273,22 @@ func (n *node) startNodeAgents(ctx context.Context) error {
 	return harness.Within(ctx, 2*time.Minute, time.Second, "the node", func() (bool, error) {
 		return n.kubectlQuiet(ctx, "wait", "--for=condition=Ready", "--timeout=1s", "node/"+nodeName) == nil, nil
 	})
+}
+
+// tryPod runs a pod that does nothing, to tell a machine on which none can run from a
+// fault of what is tested.
+func (n *node) tryPod(ctx context.Context) error {
+	// The service account of the namespace comes a moment after it.
+	if err := harness.Within(ctx, time.Minute, time.Second, "the first pod to be admitted", func() (bool, error) {
+		return n.kubectlQuiet(ctx, "run", "try", "--image", appImage, "--image-pull-policy=Never") == nil, nil
+	}); err != nil {
+		return err
+	}
+	if err := n.kubectlQuiet(ctx, "wait", "--for=condition=Ready", "--timeout=90s", "pod/try"); err != nil {
+		why, _ := n.output(ctx, "describe", "pod/try")
+		return fmt.Errorf("no pod runs: %w\n%s", err, why)
+	}
+	return n.kubectlQuiet(ctx, "delete", "pod/try", "--now")
 }
 
 // kubectlQuiet runs kubectl as the administrator, and shows nothing.

@@ -18,7 +18,8 @@ CONTROLLER_GEN := $(TOOLS)/controller-gen
 KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
 HELM := $(TOOLS)/helm
-MODULES := . tools tools/lint test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples
+CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
+MODULES := . tools tools/lint tools/apidocs test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples
 
 FUZZTIME ?= 20s
 
@@ -56,7 +57,7 @@ controlplane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl
 	@bash test/controlplane/build.sh bin/controlplane
 
 .PHONY: generate
-generate: $(CONTROLLER_GEN) ## Generate deepcopy functions, CRDs and RBAC from the Go sources, and the chart's files from config/.
+generate: $(CONTROLLER_GEN) $(CRD_REF_DOCS) ## Generate deepcopy functions, CRDs, RBAC and docs/api.md from the Go sources, and the chart's files from config/.
 	@echo "==> Generating"
 	@rm -rf bin/generated
 	@$(CONTROLLER_GEN) object crd paths=./api/... output:crd:dir=bin/generated/crd
@@ -68,6 +69,9 @@ generate: $(CONTROLLER_GEN) ## Generate deepcopy functions, CRDs and RBAC from t
 	@mv bin/generated/rbac/controller/role.yaml config/rbac/controller_role.yaml
 	@mv bin/generated/rbac/verifier/role.yaml config/rbac/verifier_role.yaml
 	@bash hack/chart-files.sh
+	@$(CRD_REF_DOCS) --source-path=api/v1alpha1 --renderer=markdown --log-level=ERROR --output-path=bin/generated/api.md \
+		--config=tools/apidocs/config.yaml --templates-dir=tools/apidocs/templates
+	@cat -s bin/generated/api.md > docs/api.md
 
 ##@ Test
 
@@ -147,7 +151,7 @@ verify: ## All checks in turn, generate, fmt and tidy included; fails where they
 ##@ Rest
 
 .PHONY: tools
-tools: $(CONTROLLER_GEN) $(KUSTOMIZE) $(GOLANGCI_LINT) ## Build the pinned tools into bin/tools.
+tools: $(CONTROLLER_GEN) $(KUSTOMIZE) $(GOLANGCI_LINT) $(CRD_REF_DOCS) ## Build the pinned tools into bin/tools.
 
 .PHONY: clean
 clean: ## Remove what was built, but for the test control plane and the tools.
@@ -165,6 +169,11 @@ $(CONTROLLER_GEN) $(KUSTOMIZE) &: tools/go.mod tools/go.sum
 $(GOLANGCI_LINT): tools/lint/go.mod tools/lint/go.sum
 	@bash hack/progress.sh "Building golangci-lint with kube-api-linter (once, about two minutes)" \
 		env CGO_ENABLED=0 GOBIN="$(CURDIR)/$(TOOLS)" go -C tools/lint install -trimpath tool
+	@touch $@
+
+$(CRD_REF_DOCS): tools/apidocs/go.mod tools/apidocs/go.sum
+	@bash hack/progress.sh "Building crd-ref-docs (once)" \
+		env CGO_ENABLED=0 GOBIN="$(CURDIR)/$(TOOLS)" go -C tools/apidocs install -trimpath tool
 	@touch $@
 
 # Pinned where the chart's tests use its library.

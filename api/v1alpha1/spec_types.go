@@ -45,9 +45,9 @@ type IssuerSpec struct {
 	// jwksURI is the https URL of the issuer's JSON Web Key Set (RFC 7517
 	// section 5). Without it the issuer's metadata say where the keys are: those
 	// at <issuer>/.well-known/openid-configuration, or at the place of RFC 8414
-	// section 3 where that is not there. They are read again every hour. It has no user information and no fragment; a query is
-	// allowed. Where the controller may connect to is the administrator's
-	// egress policy.
+	// section 3 where that is not there. They are read again every hour. The URL
+	// has no user information and no fragment; a query is allowed. Where the
+	// controller may connect to is the administrator's egress policy.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
@@ -247,9 +247,11 @@ const (
 // +kubebuilder:validation:Enum=PEM
 type SnapshotFormat string
 
-// FormatPEM is keys.pem: each key as a PEM block "PUBLIC KEY" (RFC 7468 section
-// 13), in the order of jwks.json.
-const FormatPEM SnapshotFormat = "PEM"
+const (
+	// FormatPEM is keys.pem: each key as a PEM block "PUBLIC KEY" (RFC 7468 section
+	// 13), in the order of jwks.json.
+	FormatPEM SnapshotFormat = "PEM"
+)
 
 // LabelValue is the value of a label.
 //

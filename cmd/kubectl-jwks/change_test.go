@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -226,7 +228,12 @@ func TestDiffThatCannotFetch(t *testing.T) {
 	r := c.run("diff", "auth0")
 	c.Expect(r.code).To(Equal(exitError))
 	c.Expect(r.err).To(MatchRegexp(`(?s)^Error: from this machine: EgressBlocked: .*--egress-allow-cidr=CIDR`))
-	c.Expect(c.run("diff", "auth0", "--egress-allow-cidr", "127.0.0.0/8").err).To(ContainSubstring("publishes no usable keys (EmptyKeySet)"))
+	c.Expect(c.run("diff", "auth0", "--egress-allow-cidr", "127.0.0.0/8").err).To(And(ContainSubstring("publishes no usable keys (EmptyKeySet)"), ContainSubstring("last good keys stay trusted")))
+	server.Respond(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{testissuer.NewKey("key-1", "ES256").PrivateJWK()}}) // the client may hang up
+	})
+	c.Expect(c.run("diff", "auth0", "--egress-allow-cidr", "127.0.0.0/8").err).To(
+		And(ContainSubstring("(PrivateKeyExposed)"), ContainSubstring("these keys are refused"), Not(ContainSubstring("stay trusted"))), "an exposed key is trusted no longer")
 	server.Stop()
 	c.Expect(c.run("diff", "auth0", "--egress-allow-cidr", "127.0.0.0/8").err).To(ContainSubstring("from this machine: ConnectionFailed"))
 	c.Expect(c.run("diff", "auth0", "--egress-allow-cidr", "everywhere").err).To(ContainSubstring("is not a CIDR"))

@@ -108,7 +108,11 @@ func (c *cli) publishedDifference(ctx context.Context, issuer api.Issuer, egress
 	if err != nil {
 		var problem *keyset.Error
 		if errors.As(err, &problem) {
-			return difference{}, advise("The last good keys stay trusted until they expire.", "%s publishes no usable keys (%s): %s", uri, problem.Reason, problem.Message)
+			do := "The last good keys stay trusted until they expire."
+			if len(d.Exposed) > 0 {
+				do = "Once the controller has seen it, these keys are refused, the last good copy included: kubectl jwks refresh " + argumentsFor(issuer)
+			}
+			return difference{}, advise(do, "%s publishes no usable keys (%s): %s", uri, problem.Reason, problem.Message)
 		}
 		return difference{}, err
 	}

@@ -410,15 +410,15 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 
 // noConfigMaps gives a namespace a quota of no ConfigMaps. What keeps the quota's
 // status, a controller, does not run here.
-func (f *fleet) noConfigMaps(namespace string) *corev1.ResourceQuota {
+func (s *scene) noConfigMaps(namespace string) *corev1.ResourceQuota {
 	GinkgoHelper()
 	none := corev1.ResourceList{corev1.ResourceConfigMaps: resource.MustParse("0")}
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
-	Expect(server.Create(f.ctx, quota)).To(Succeed())
+	Expect(server.Create(s.ctx, quota)).To(Succeed())
 	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}
-	Expect(server.Status().Update(f.ctx, quota)).To(Succeed())
+	Expect(server.Status().Update(s.ctx, quota)).To(Succeed())
 	probe := func(n int) error {
-		return server.Create(f.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("probe-%d", n)}}, client.DryRunAll)
+		return server.Create(s.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("probe-%d", n)}}, client.DryRunAll)
 	}
 	n := 0
 	Eventually(func() error { n++; return probe(n) }).WithTimeout(15*time.Second).Should(MatchError(ContainSubstring("exceeded quota")), "the API server has seen the quota")

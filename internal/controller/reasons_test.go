@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -34,16 +35,49 @@ func TestReasonsAreThoseOfTheAPI(t *testing.T) {
 	}
 }
 
-// TestEveryReasonIsInTheReference keeps docs/reference.md complete.
-func TestEveryReasonIsInTheReference(t *testing.T) {
+// TestEveryReasonIsDocumented keeps docs/reference.md and docs/troubleshooting.md
+// complete: a reason of trouble has a heading of its own in the latter.
+func TestEveryReasonIsDocumented(t *testing.T) {
 	g := NewWithT(t)
+	reference, troubleshooting := document(g, "reference.md"), document(g, "troubleshooting.md")
+	for _, reason := range reasons(g) {
+		g.Expect(reference).To(ContainSubstring("`" + reason + "`"))
+		if slices.Contains(reasonsOfHealth, reason) {
+			g.Expect(troubleshooting).To(ContainSubstring("`" + reason + "`"))
+			continue
+		}
+		g.Expect(troubleshooting).To(MatchRegexp(`(?m)^### ` + reason + `$`))
+	}
+}
+
+// TestTroubleshootingNamesReasonsOnly: a heading of that level is a reason that exists.
+func TestTroubleshootingNamesReasonsOnly(t *testing.T) {
+	g := NewWithT(t)
+	for _, heading := range regexp.MustCompile(`(?m)^### (.+)$`).FindAllStringSubmatch(document(g, "troubleshooting.md"), -1) {
+		g.Expect(reasons(g)).To(ContainElement(heading[1]))
+	}
+}
+
+// reasons are the constants of the API.
+func reasons(g Gomega) []string {
 	source, err := os.ReadFile(filepath.Join(harness.Root(), "api", "v1alpha1", "conditions.go"))
 	g.Expect(err).NotTo(HaveOccurred())
-	reference, err := os.ReadFile(filepath.Join(harness.Root(), "docs", "reference.md"))
-	g.Expect(err).NotTo(HaveOccurred())
-	reasons := regexp.MustCompile(`(?m)^\tReason\w+ = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
-	g.Expect(len(reasons)).To(BeNumerically(">", 30))
-	for _, reason := range reasons {
-		g.Expect(string(reference)).To(ContainSubstring("`" + reason[1] + "`"))
+	var out []string
+	for _, found := range regexp.MustCompile(`(?m)^\tReason\w+ = "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+		out = append(out, found[1])
 	}
+	g.Expect(len(out)).To(BeNumerically(">", 50))
+	return out
+}
+
+func document(g Gomega, name string) string {
+	text, err := os.ReadFile(filepath.Join(harness.Root(), "docs", name))
+	g.Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}
+
+// reasonsOfHealth are those of conditions when all is well.
+var reasonsOfHealth = []string{
+	api.ReasonFresh, api.ReasonNotExpired, api.ReasonNoneRetiring, api.ReasonNotSuspended, api.ReasonNotStalled,
+	api.ReasonSucceeded, api.ReasonStatic, api.ReasonPublished, api.ReasonDistributed,
 }

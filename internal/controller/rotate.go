@@ -177,7 +177,7 @@ func quarantine(got sourced, issuer api.Issuer) sourced {
 	switch policy := spec.RotationPolicyOrDefault(); {
 	case policy == api.RotationRequireApproval && unknown > 0:
 		got.suspended = api.ReasonApprovalRequired
-		got.message = fmt.Sprintf("The issuer publishes %d keys, %d of them not approved yet. %s", got.set.Len(), unknown, howToApprove(issuer, got.set))
+		got.message = fmt.Sprintf("The issuer publishes %s, %d of them not approved yet. %s", countKeys(got.set.Len()), unknown, howToApprove(issuer, got.set))
 	case policy == api.RotationRequireOverlap && len(trusted) > 0 && unknown == got.set.Len():
 		got.suspended = api.ReasonNoOverlap
 		got.message = "The issuer publishes none of the trusted keys any more. " + howToApprove(issuer, got.set)
@@ -187,6 +187,13 @@ func quarantine(got sourced, issuer api.Issuer) sourced {
 	got.candidate, got.set = got.set, nil
 	got.succeeded, got.refused, got.reason = false, true, api.ReasonQuarantined
 	return got
+}
+
+func countKeys(n int) string {
+	if n == 1 {
+		return "1 key"
+	}
+	return fmt.Sprintf("%d keys", n)
 }
 
 func howToApprove(issuer api.Issuer, set *keyset.Set) string {

@@ -23,12 +23,6 @@ var _ = Describe("spec.snapshot", func() {
 	at := func(s *scene, name string) client.ObjectKey {
 		return client.ObjectKey{Namespace: s.key.Namespace, Name: name}
 	}
-	snapshotOf := func(change func(*api.SnapshotSpec)) func(*api.IssuerSpec) {
-		return func(spec *api.IssuerSpec) {
-			spec.Snapshot = &api.SnapshotSpec{}
-			change(spec.Snapshot)
-		}
-	}
 
 	It("names the ConfigMap, which moves when the name changes", func(ctx context.Context) {
 		s := newScene(ctx)
@@ -131,3 +125,10 @@ var _ = Describe("spec.snapshot", func() {
 		Expect(server.Get(ctx, s.key, &api.TrustedIssuer{})).To(Satisfy(apierrors.IsNotFound))
 	})
 })
+
+func snapshotOf(change func(*api.SnapshotSpec)) func(*api.IssuerSpec) {
+	return func(spec *api.IssuerSpec) {
+		spec.Snapshot = &api.SnapshotSpec{}
+		change(spec.Snapshot)
+	}
+}

@@ -186,7 +186,10 @@ func (f *fetching) jwksURI(ctx context.Context) (string, error) {
 
 // readStatic admits the keys that the spec holds.
 func (r *Reconciler) readStatic(issuer api.Issuer) sourced {
-	out := sourced{attempt: attempt{started: r.Clock.Now(), generation: issuer.GetGeneration()}}
+	out := sourced{attempt: attempt{
+		started: r.Clock.Now(), generation: issuer.GetGeneration(),
+		request: cut(issuer.GetAnnotations()[api.AnnotationRefresh]), requestedAt: issuer.IssuerStatus().RefreshRequestedAt,
+	}}
 	out = out.parsed([]byte(issuer.IssuerSpec().JWKS), issuer)
 	if out.succeeded {
 		out.reason = api.ReasonStatic

@@ -123,7 +123,22 @@ func nextStatus(issuer api.Issuer, out outcome, now time.Time) *api.IssuerStatus
 	recordTrusted(next, issuer, out, now)
 	next.NextRefreshTime = timeOrNil(out.nextRefresh)
 	setConditions(next, issuer, out, now)
+	answerRefresh(next, issuer, now)
 	return next
+}
+
+// answerRefresh answers the refresh annotation where no fetch will: with the reason
+// that the condition Fetched has. Somebody may be waiting for it.
+func answerRefresh(next *api.IssuerStatus, issuer api.Issuer, now time.Time) {
+	spec, request, h := issuer.IssuerSpec(), cut(issuer.GetAnnotations()[api.AnnotationRefresh]), next.HandledRefresh
+	if !spec.Static() && !spec.Suspended() || request == "" || h != nil && h.Request == request {
+		return
+	}
+	answer := &api.HandledRefresh{Request: request, StartTime: metav1.NewMicroTime(now), Outcome: findCondition(next, api.ConditionFetched).Reason}
+	if h != nil {
+		answer.RequestedAt = h.RequestedAt
+	}
+	next.HandledRefresh = answer
 }
 
 // recordAttempt notes the newest fetch and the compromised keys that it found.
@@ -382,7 +397,7 @@ func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	setFreshness(next, state, set)
 	setRetiring(next, issuer.IssuerSpec(), state, set)
 	setSuspended(next, out.attempt, set)
-	setStalled(next, out, set)
+	setStalled(next, issuer.IssuerSpec(), out, set)
 	setDistributed(next, out.distributed, set)
 	setReady(next, issuer.IssuerSpec(), state, set)
 }
@@ -406,7 +421,10 @@ func setFetched(next *api.IssuerStatus, spec *api.IssuerSpec, out outcome, set s
 
 func setPublished(next *api.IssuerStatus, out outcome, set setCondition) {
 	before := findCondition(next, api.ConditionSnapshotPublished)
+	answered := out.attempt != nil && out.attempt.succeeded
 	switch p := out.published; {
+	case p != nil && p.succeeded && !answered && before != nil && before.Reason == api.ReasonSnapshotTooLarge && before.ObservedGeneration == next.ObservedGeneration:
+		// What is published are the keys from before the ones that are too many.
 	case p != nil:
 		set(api.ConditionSnapshotPublished, conditionStatus(p.succeeded), p.reason, p.message)
 	case before == nil || next.Snapshot.Digest == "" && before.Status == metav1.ConditionTrue:
@@ -473,8 +491,12 @@ func setSuspended(next *api.IssuerStatus, a *attempt, set setCondition) {
 	}
 }
 
-func setStalled(next *api.IssuerStatus, out outcome, set setCondition) {
-	switch before := findCondition(next, api.ConditionStalled); {
+// setStalled says whether only a change can help. One that was made has to be tried
+// before it is known whether it has helped.
+func setStalled(next *api.IssuerStatus, spec *api.IssuerSpec, out outcome, set setCondition) {
+	before := findCondition(next, api.ConditionStalled)
+	untried := before != nil && before.Status == metav1.ConditionTrue && before.ObservedGeneration != next.ObservedGeneration
+	switch {
 	case out.invalid != "":
 		set(api.ConditionStalled, metav1.ConditionTrue, api.ReasonInvalidExpression, out.invalid+". Until it is mended the verifier decides about no token of the issuer; applications that mount the keys are not affected.")
 	case out.conflict != "":
@@ -484,6 +506,10 @@ func setStalled(next *api.IssuerStatus, out outcome, set setCondition) {
 		set(api.ConditionStalled, metav1.ConditionTrue, out.attempt.reason, out.attempt.message)
 	case out.attempt != nil || before == nil || before.Reason == api.ReasonIssuerConflict || before.Reason == api.ReasonInvalidExpression:
 		set(api.ConditionStalled, metav1.ConditionFalse, api.ReasonNotStalled, "")
+	case untried && spec.Suspended():
+		set(api.ConditionStalled, metav1.ConditionUnknown, api.ReasonSuspended, "spec has changed since, and spec.suspend stops all fetches; set it to false to have it tried.")
+	case untried:
+		set(api.ConditionStalled, metav1.ConditionUnknown, api.ReasonPending, "spec has changed since and has not been tried yet.")
 	}
 }
 

@@ -39,6 +39,9 @@ const (
 	// AnnotationReleased is set on a ConfigMap whose issuer is gone and whose
 	// keys were kept.
 	AnnotationReleased = "jwks-trust.dev/released"
+	// AnnotationFence is set on a ConfigMap that an interrupted publication has not
+	// reached, so that a manager which does not know that it has ended fails to write.
+	AnnotationFence = "jwks-trust.dev/fence"
 
 	// FinalizerWithdraw holds a deleted issuer until its ConfigMaps are
 	// withdrawn. It never waits for the issuer's server.

@@ -128,7 +128,7 @@ func sumOf(content ...map[string]string) string {
 
 // holds reports whether cm has all that is wanted.
 func (w wanted) holds(cm *corev1.ConfigMap) bool {
-	return contains(cm.Labels, w.labels) && contains(cm.Annotations, w.annotations) &&
+	return cm != nil && contains(cm.Labels, w.labels) && contains(cm.Annotations, w.annotations) &&
 		cm.Annotations[api.AnnotationAdded] == w.annotations[api.AnnotationAdded] &&
 		contains(cm.Data, w.data) && !removable(cm.Data, w.data)
 }
@@ -156,21 +156,47 @@ func contains(have, want map[string]string) bool {
 	return true
 }
 
-// ensure brings the ConfigMap to what is wanted. It starts from a live read,
-// because a cache can be behind. It returns the ConfigMap's resourceVersion, or
-// errForeign where it must not write.
+// ensure brings a copy to what is wanted. It starts from a live read, because a
+// cache can be behind. It returns the ConfigMap's resourceVersion, or errForeign where
+// it must not write.
 func (r *Reconciler) ensure(ctx context.Context, issuer api.Issuer, w wanted) (string, error) {
-	live := &corev1.ConfigMap{}
-	err := r.Reader.Get(ctx, w.key, live)
+	live, err := readConfigMap(ctx, r.Reader, w.key)
 	switch {
-	case apierrors.IsNotFound(err):
-		return r.create(ctx, w)
 	case err != nil:
-		return "", fmt.Errorf("reading ConfigMap %s: %w", w.key, err)
-	case !r.owns(issuer, live):
+		return "", err
+	case live != nil && !r.owns(issuer, live):
 		return "", errForeign
 	case w.holds(live):
 		return live.ResourceVersion, nil
+	}
+	if err := r.confirm(ctx, issuer); err != nil {
+		return "", err
+	}
+	return r.bring(ctx, issuer, live, w)
+}
+
+// confirm reports a conflict where the issuer object has gone meanwhile, or names other
+// keys: what was read before it must not be written any more.
+func (r *Reconciler) confirm(ctx context.Context, issuer api.Issuer) error {
+	now := r.New()
+	err := r.Reader.Get(ctx, client.ObjectKeyFromObject(issuer), now)
+	switch {
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("reading the issuer: %w", err)
+	case err != nil, now.GetUID() != issuer.GetUID(), !now.GetDeletionTimestamp().IsZero(), digests(now) != digests(issuer):
+		return apierrors.NewConflict(api.GroupVersion.WithResource(resourceOf(issuer)).GroupResource(), issuer.GetName(), errSuperseded)
+	}
+	return nil
+}
+
+// errSuperseded is why a write was not made.
+var errSuperseded = errors.New("the issuer has gone, or trusts other keys by now")
+
+// bring brings a ConfigMap that was read live, nil for none, to what is wanted. It
+// returns the new resourceVersion.
+func (r *Reconciler) bring(ctx context.Context, issuer api.Issuer, live *corev1.ConfigMap, w wanted) (string, error) {
+	if live == nil {
+		return r.create(ctx, w)
 	}
 	tampered := changedByOthers(live)
 	version, err := r.mend(ctx, live, w)

@@ -22,46 +22,109 @@ import (
 )
 
 // publish brings the authoritative ConfigMap to the key set, in two phases when
-// the set is a new one. A nil set takes the keys away.
-func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, set *keyset.Set, content *corev1.ConfigMap, out outcome, m *memory) error {
-	data, err := encode(issuer, set)
+// the set is a new one. Where users are not to have it, the keys are taken away.
+//
+// A manager that has lost its lease does not know that yet. So that what it writes
+// late undoes nothing, each write carries the resourceVersion of a ConfigMap that was
+// read before status was last seen to name the keys, or was made to: then whoever has
+// come after it has written the ConfigMap since, or still goes by those keys.
+func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, trusted, want *keyset.Set, content *corev1.ConfigMap, out outcome, m *memory) error {
+	w, err := r.wantedOf(issuer, want, out)
+	if err != nil || w.holds(content) && standsIn(issuer, want) {
+		return err
+	}
+	live, err := readConfigMap(ctx, r.Reader, w.key)
 	if err != nil {
 		return err
 	}
-	if s := issuer.IssuerStatus().Snapshot; set != nil && (s == nil || set.Digest() != s.Digest && set.Digest() != s.PendingDigest) {
-		if err := r.saveStatus(ctx, issuer, pendingStatus(issuer, set, out), m); err != nil {
+	version := issuer.GetResourceVersion()
+	if live, err = r.settle(ctx, issuer, trusted, want, live, out, m); err != nil {
+		return err
+	}
+	if s := issuer.IssuerStatus().Snapshot; want != nil && (s == nil || want.Digest() != s.Digest && want.Digest() != s.PendingDigest) {
+		if err := r.saveStatus(ctx, issuer, pendingStatus(issuer, want, out), m); err != nil {
 			return err
 		}
-		content = nil // the cached one may be from before the last publication, and hold this set
 	}
-	w := r.wanted(issuer, r.authoritativeKey(issuer), data)
-	if content != nil && w.holds(content) {
+	if w.holds(live) {
 		return nil
 	}
-	_, err = r.ensure(ctx, issuer, w)
+	if issuer.GetResourceVersion() == version { // status has not been written
+		if err := r.confirm(ctx, issuer); err != nil {
+			return err
+		}
+	}
+	_, err = r.bring(ctx, issuer, live, w)
 	return err
 }
 
-// settle writes down what has to stand in status before the ConfigMap changes.
+// wantedOf is the authoritative ConfigMap with that key set.
+func (r *Reconciler) wantedOf(issuer api.Issuer, set *keyset.Set, out outcome) (wanted, error) {
+	if out.expired && issuer.GetNamespace() == "" {
+		set = nil // users read this one
+	}
+	data, err := encode(issuer, set)
+	return r.wanted(issuer, r.authoritativeKey(issuer), data), err
+}
+
+// standsIn reports whether status names the set, and none besides.
+func standsIn(issuer api.Issuer, set *keyset.Set) bool {
+	s, digest := issuer.IssuerStatus().Snapshot, ""
+	if set != nil {
+		digest = set.Digest()
+	}
+	return s != nil && (s.PendingDigest == "" && s.Digest == digest || set != nil && s.PendingDigest == digest)
+}
+
+// settle writes down what has to stand in status before the ConfigMap, read live,
+// changes. It returns the ConfigMap as it is then.
 //
 // A set whose publication was interrupted after the ConfigMap has it becomes the
 // trusted one before another set is announced: status must never name only sets
-// that are nowhere. And keys that are withdrawn are refused before they are taken
-// away: a status that still names them would bring them back.
-func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, want *keyset.Set, out outcome, m *memory) error {
+// that are nowhere. One that the ConfigMap does not have is given up. And keys that
+// are withdrawn are refused before they are taken away: a status that still names
+// them would bring them back.
+func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, want *keyset.Set, live *corev1.ConfigMap, out outcome, m *memory) (*corev1.ConfigMap, error) {
 	s := issuer.IssuerStatus().Snapshot
-	if s == nil || s.Digest == "" && s.PendingDigest == "" {
-		return nil
+	switch {
+	case s == nil || s.Digest == "" && s.PendingDigest == "":
+	case out.withdrawn:
+		return live, r.saveStatus(ctx, issuer, nextStatus(issuer, out, r.Clock.Now()), m)
+	case s.PendingDigest == "" || trusted == nil:
+	case trusted.Digest() == s.PendingDigest:
+		if want.Digest() != s.PendingDigest {
+			interrupted := outcome{trusted: trusted, missing: out.missing, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict, invalid: out.invalid, distributed: out.distributed}
+			return live, r.saveStatus(ctx, issuer, nextStatus(issuer, interrupted, r.Clock.Now()), m)
+		}
+	case trusted.Digest() == s.Digest:
+		return r.giveUp(ctx, issuer, trusted, live, out, m)
 	}
-	if out.withdrawn {
-		return r.saveStatus(ctx, issuer, nextStatus(issuer, out, r.Clock.Now()), m)
+	return live, nil
+}
+
+// giveUp ends a publication that has not reached the ConfigMap. The manager that began
+// it may only have been stopped before its last write: so the ConfigMap gets another
+// resourceVersion first, on which that write fails.
+func (r *Reconciler) giveUp(ctx context.Context, issuer api.Issuer, trusted *keyset.Set, live *corev1.ConfigMap, out outcome, m *memory) (*corev1.ConfigMap, error) {
+	w, err := r.wantedOf(issuer, trusted, out)
+	if err != nil {
+		return nil, err
 	}
-	published := trusted != nil && trusted.Digest() == s.PendingDigest
-	if !published || want.Digest() == s.PendingDigest {
-		return nil
+	w.annotations[api.AnnotationFence] = issuer.GetResourceVersion()
+	if err := r.confirm(ctx, issuer); err != nil {
+		return nil, err
 	}
-	interrupted := outcome{trusted: trusted, missing: out.missing, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict, invalid: out.invalid, distributed: out.distributed}
-	return r.saveStatus(ctx, issuer, nextStatus(issuer, interrupted, r.Clock.Now()), m)
+	if !w.holds(live) {
+		if _, err := r.bring(ctx, issuer, live, w); err != nil {
+			return nil, err
+		}
+		if live, err = readConfigMap(ctx, r.Reader, w.key); err != nil {
+			return nil, err
+		}
+	}
+	next := issuer.IssuerStatus().DeepCopy()
+	next.Snapshot.PendingDigest = ""
+	return live, r.saveStatus(ctx, issuer, next, m)
 }
 
 // withdrawnLeftover reports whether a ConfigMap of the issuer's still holds keys

@@ -62,6 +62,9 @@ type Reconciler struct {
 	Copies client.Reader
 	// Holders lists the metadata of an issuer's ConfigMaps, for reading only.
 	Holders func(ctx context.Context, issuer types.UID, in ...client.ListOption) ([]metav1.PartialObjectMetadata, error)
+	// Authorities are the UIDs in the authoritative ConfigMaps that were made for
+	// objects of that name.
+	Authorities func(ctx context.Context, of types.NamespacedName) ([]types.UID, error)
 	// Fetcher gets documents from issuers.
 	Fetcher Fetcher
 	// Recorder sends events.
@@ -83,6 +86,7 @@ type Reconciler struct {
 	// kind.
 	distributor *Distributor
 	memories    memories
+	graves      graves
 }
 
 // Reconcile brings one issuer up to date.
@@ -91,7 +95,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.Client.Get(ctx, req.NamespacedName, issuer); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.forget(req.NamespacedName)
-			return reconcile.Result{}, nil
+			return again(ctx, 0, r.collect(ctx, req.NamespacedName, ""))
 		}
 		return reconcile.Result{}, fmt.Errorf("reading the issuer: %w", err)
 	}
@@ -109,6 +113,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return again(ctx, 0, fmt.Errorf("adding the finalizer: %w", err))
 	}
 	out, err := r.reconcile(ctx, issuer, m)
+	err = errors.Join(err, r.collect(ctx, req.NamespacedName, issuer.GetUID()))
 	delay := r.wake(issuer, out, began)
 	if m.again {
 		delay, m.again = time.Millisecond, false
@@ -236,15 +241,8 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 			return out, err
 		}
 	}
-	if err := r.settle(ctx, issuer, trusted, want, out, m); err != nil {
-		return out, err
-	}
 	out.expired = turn.answer == nil && r.removesExpired(issuer)
-	published := want
-	if out.expired && issuer.GetNamespace() == "" {
-		published = nil // users read this one
-	}
-	if err := r.publish(ctx, issuer, published, content, out, m); err != nil {
+	if err := r.publish(ctx, issuer, trusted, want, content, out, m); err != nil {
 		out.published = failedPublication(r.authoritativeKey(issuer), err)
 		return out, unlessTooLarge(err)
 	}

@@ -60,6 +60,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.ClusterTrustedIssuer{}, issuerIndex, indexIssuer); err != nil {
 		return fmt.Errorf("indexing ClusterTrustedIssuers: %w", err)
 	}
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.ConfigMap{}, authorityIndex, indexAuthority); err != nil {
+		return fmt.Errorf("indexing authoritative ConfigMaps: %w", err)
+	}
 	if err := o.Copies.IndexField(ctx, configMapMetadata(), holderIndex, indexHolder); err != nil {
 		return fmt.Errorf("indexing ConfigMaps: %w", err)
 	}
@@ -71,7 +74,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		r := &Reconciler{
 			New: newIssuer, Client: mgr.GetClient(), Reader: mgr.GetAPIReader(),
 			Copies: o.Copies, Holders: indexedHolders(o.Copies),
-			Fetcher: o.Fetcher, Recorder: mgr.GetEventRecorder(fieldManager), Clock: clock.RealClock{}, OperatorNamespace: o.OperatorNamespace,
+			Authorities: indexedAuthorities(mgr.GetClient(), newIssuer().IssuerKind()),
+			Fetcher:     o.Fetcher, Recorder: mgr.GetEventRecorder(fieldManager), Clock: clock.RealClock{}, OperatorNamespace: o.OperatorNamespace,
 			Siblings: indexedSiblings(mgr.GetClient()), Queue: o.Queue,
 		}
 		if newIssuer().IssuerKind() == api.ClusterTrustedIssuerKind {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func (s *scene) restart() {
 	s.recorder = events.NewFakeRecorder(100)
 	s.r = &Reconciler{
 		New:    func() api.Issuer { return &api.TrustedIssuer{} },
-		Client: s.writes.counted(server), Reader: server, Copies: server, Holders: holders,
+		Client: s.writes.counted(server), Reader: server, Copies: server, Holders: holders, Authorities: authorities,
 		Fetcher: shared, Recorder: s.recorder, Clock: s.clock,
 		OperatorNamespace: harness.OperatorNamespace,
 		Random:            func() float64 { return 0.5 },
@@ -128,6 +129,21 @@ func holders(ctx context.Context, issuer types.UID, in ...client.ListOption) ([]
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
 	err := server.List(ctx, &list, append(in, client.MatchingLabels{api.LabelIssuerUID: string(issuer)})...)
 	return list.Items, err
+}
+
+// authorities are read from the API server.
+func authorities(ctx context.Context, of types.NamespacedName) ([]types.UID, error) {
+	var list corev1.ConfigMapList
+	if err := server.List(ctx, &list, client.InNamespace(harness.OperatorNamespace)); err != nil {
+		return nil, err
+	}
+	var out []types.UID
+	for i := range list.Items {
+		if slices.Contains(indexAuthority(&list.Items[i]), authorityKey(api.TrustedIssuerKind, of)) {
+			out = append(out, types.UID(list.Items[i].Labels[api.LabelIssuerUID]))
+		}
+	}
+	return out, nil
 }
 
 func listSiblings(ctx context.Context, issuer string) ([]api.ClusterTrustedIssuer, error) {

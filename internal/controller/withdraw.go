@@ -57,6 +57,9 @@ func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.
 	if err := r.removeFinalizer(ctx, issuer); err != nil {
 		return err
 	}
+	if !ending {
+		r.graves.dig(key, issuer.GetUID(), r.Clock.Now())
+	}
 	r.gone(key, issuer)
 	r.distributor.forgetTally(issuer.GetName())
 	return nil

@@ -41,12 +41,12 @@ type checks struct {
 	touched map[client.ObjectKey]bool
 	// robbed: tampering has left the keys that status names nowhere but in memory.
 	robbed bool
-	// lateCreate: a deposed manager has created a ConfigMap. Nothing can fence a
-	// creation, so that one may be left where the issuer object was deleted meanwhile;
-	// no verifier uses it.
-	lateCreate bool
-	uid        string
-	checked    int
+	// lateCopy: a deposed manager has created the users' ConfigMap. Nothing can fence a
+	// creation; where the issuer object was deleted meanwhile, only the manager that
+	// withdrew it knows that.
+	lateCopy bool
+	uid      string
+	checked  int
 }
 
 // lack is what the issuer's answers without a trusted key amount to.
@@ -335,7 +335,11 @@ func (c *checks) mayHaveGone(s *signer) bool {
 func (c *checks) settled() {
 	ti := c.w.server.issuer
 	if ti == nil || ti.DeletionTimestamp != nil {
-		if ti != nil || len(c.w.server.maps) > 0 && !c.lateCreate {
+		left := len(c.w.server.maps)
+		if c.lateCopy && c.w.withdrew != c.w.leader && c.w.server.maps[copyKey] != nil {
+			left--
+		}
+		if ti != nil || left > 0 {
 			c.fail("unfinished: the issuer object was deleted, and %d ConfigMaps are left", len(c.w.server.maps))
 		}
 		return

@@ -178,7 +178,7 @@ func (c kubeClient) Create(_ context.Context, o client.Object, _ ...client.Creat
 	}
 	return c.p.call("create ConfigMap", true, func() error {
 		w := c.p.world
-		w.checks.lateCreate = w.checks.lateCreate || w.leader != c.p
+		w.checks.lateCopy = w.checks.lateCopy || w.leader != c.p && client.ObjectKeyFromObject(cm) == copyKey
 		return w.server.createMap(cm)
 	})
 }
@@ -216,6 +216,9 @@ func (c kubeClient) Patch(_ context.Context, o client.Object, _ client.Patch, _ 
 			}
 			next := s.issuer.DeepCopy()
 			next.Finalizers = o.Finalizers
+			if next.DeletionTimestamp != nil {
+				c.p.world.withdrew = c.p
+			}
 			s.putIssuer(next)
 			o.ResourceVersion = next.ResourceVersion
 		case *corev1.ConfigMap:
@@ -244,9 +247,6 @@ func (c kubeClient) Apply(_ context.Context, o runtime.ApplyConfiguration, _ ...
 		key, w := client.ObjectKey{Namespace: *ac.Namespace, Name: *ac.Name}, c.p.world
 		version, err := w.server.applyMap(key, *ac.UID, *ac.ResourceVersion, fields{ac.Labels, ac.Annotations, ac.Data})
 		if err == nil {
-			if w.leader != c.p {
-				w.checks.tampered(key) // as if by a stranger: the leader puts it right
-			}
 			ac.WithResourceVersion(version)
 		}
 		return err

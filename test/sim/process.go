@@ -20,6 +20,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/controller"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 	"github.com/jwks-trust/jwks-trust-manager/internal/verifier"
 )
 
@@ -91,7 +92,7 @@ func newManager(w *world, lag int) *manager {
 	p.reconciler = &controller.Reconciler{
 		New:    func() api.Issuer { return &api.TrustedIssuer{} },
 		Client: kubeClient{reader: reader{p: p, cached: true}}, Reader: reader{p: p}, Copies: reader{p: p, cached: true},
-		Fetcher: fetcher{p}, Recorder: silent{}, Clock: w, Holders: p.holders, OperatorNamespace: operatorNamespace, Random: w.random.Float64,
+		Fetcher: fetcher{p}, Recorder: silent{}, Clock: w, Holders: p.holders, Authorities: p.authorities, OperatorNamespace: operatorNamespace, Random: w.random.Float64,
 	}
 	return p
 }
@@ -101,6 +102,18 @@ func (p *manager) holders(ctx context.Context, issuer types.UID, in ...client.Li
 	var list metav1.PartialObjectMetadataList
 	err := reader{p: p}.List(ctx, &list, append(in, client.MatchingLabels{api.LabelIssuerUID: string(issuer)})...)
 	return list.Items, err
+}
+
+// authorities are the UIDs of the objects that authoritative ConfigMaps were made for,
+// as cached: there is one name only.
+func (p *manager) authorities(context.Context, types.NamespacedName) ([]types.UID, error) {
+	var out []types.UID
+	for _, key := range sortedKeys(p.view.maps) {
+		if uid := types.UID(p.view.maps[key].Labels[api.LabelIssuerUID]); key.Name == snapshot.AuthoritativeName(uid) {
+			out = append(out, uid)
+		}
+	}
+	return out, nil
 }
 
 // silent is a recorder that nobody listens to.

@@ -60,6 +60,8 @@ type world struct {
 	readers []*replica
 	checks  *checks
 	counter int
+	// withdrew is the manager that let the issuer object go.
+	withdrew *manager
 }
 
 func newWorld(s setting, seed uint64) *world {

@@ -12,6 +12,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
@@ -29,6 +30,9 @@ type memory struct {
 	// wanted is the verifier's request that was seen last, and wantedSince when.
 	wanted      metav1.MicroTime
 	wantedSince time.Time
+	// sighted is when this process first heard of each time since which a key is
+	// missing.
+	sighted map[time.Time]sighting
 	// again: something asked for a look while a fetch was under way.
 	again bool
 	// document is what the keys were last read from.
@@ -96,6 +100,33 @@ func (m *memory) capped(now time.Time) time.Time {
 		m.success = now
 	}
 	return m.success
+}
+
+// sighting is how long a key had been missing by the clock when this process first heard
+// of it, and when that was.
+type sighting struct {
+	before time.Duration
+	at     time.Time
+}
+
+// maxSighted bounds how many are remembered: more than keys can be missing.
+const maxSighted = 1000
+
+// waited is how long ago that time is: by the clock until this process first heard of it,
+// and from then on as the process itself has seen the time pass, whatever is done to the
+// clock meanwhile.
+func (m *memory) waited(since time.Time, c clock.PassiveClock) time.Duration {
+	since = since.UTC().Truncate(time.Second) // as status has it
+	now := c.Now()
+	s, known := m.sighted[since]
+	if !known {
+		if m.sighted == nil || len(m.sighted) >= maxSighted {
+			m.sighted = map[time.Time]sighting{}
+		}
+		s = sighting{before: now.Round(0).Sub(since), at: now}
+		m.sighted[since] = s
+	}
+	return s.before + c.Since(s.at)
 }
 
 // running is a fetch under way. Its outcome is there once done is closed.

@@ -93,7 +93,7 @@ func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, wan
 	case s.PendingDigest == "" || trusted == nil:
 	case trusted.Digest() == s.PendingDigest:
 		if want.Digest() != s.PendingDigest {
-			interrupted := outcome{trusted: trusted, missing: out.missing, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict, invalid: out.invalid, distributed: out.distributed}
+			interrupted := outcome{trusted: trusted, missing: out.missing, lastAbsent: out.lastAbsent, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict, invalid: out.invalid, distributed: out.distributed}
 			return live, r.saveStatus(ctx, issuer, nextStatus(issuer, interrupted, r.Clock.Now()), m)
 		}
 	case trusted.Digest() == s.Digest:
@@ -253,6 +253,9 @@ func pendingStatus(issuer api.Issuer, set *keyset.Set, out outcome) *api.IssuerS
 	}
 	s := next.Snapshot
 	s.PendingDigest = set.Digest()
+	if out.readmitted {
+		s.ObservedGeneration = 0 // what the last success says of absent keys is not said under these rules
+	}
 	if a := out.attempt; a != nil {
 		if s.Digest == "" && a.succeeded {
 			s.LastSuccessTime = ptrTo(metav1.NewTime(a.started))

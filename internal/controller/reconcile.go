@@ -225,13 +225,15 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	if !issuer.IssuerSpec().Static() && staticKeys(issuer.IssuerStatus().Snapshot) {
 		success = r.Clock.Now() // inline keys that are to be fetched from now on
 	}
-	turn := rotation{now: r.Clock.Now(), spec: issuer.IssuerSpec(), recorded: issuer.IssuerStatus().Keys, trusted: trusted}
-	if a := out.attempt; a != nil && a.succeeded {
-		turn.answer, success = a, a.started.Round(0)
-		if s := issuer.IssuerStatus().Snapshot; s != nil && s.ObservedGeneration == a.generation && !readmit {
-			out.lastAbsent = later(m.success, successTime(issuer.IssuerStatus()))
-		}
+	turn := rotation{
+		now: r.Clock.Now(), spec: issuer.IssuerSpec(), recorded: issuer.IssuerStatus().Keys, trusted: trusted,
+		waited: func(since time.Time) time.Duration { return m.waited(since, r.Clock) },
+		tried:  func(since time.Time) bool { return issuer.IssuerSpec().Suspended() || m.last.looked(since) },
 	}
+	if a := out.attempt; a != nil && a.succeeded {
+		turn.answer, success, out.readmitted = a, a.started.Round(0), readmit
+	}
+	out.lastAbsent = lastAbsent(issuer, out, trusted, m)
 	next := rotate(turn)
 	out.missing = next.missing
 	var want *keyset.Set
@@ -257,6 +259,22 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 		out.published = publicationOf(out, r.userKey(issuer))
 	}
 	return out, nil
+}
+
+// lastAbsent is when the issuer's answer before the newest one came: the newest is this
+// reconciliation's, or that of a publication which was interrupted. Keys that were there,
+// and were not admitted, were not absent.
+func lastAbsent(issuer api.Issuer, out outcome, trusted *keyset.Set, m *memory) time.Time {
+	s, generation := issuer.IssuerStatus().Snapshot, issuer.GetGeneration()
+	interrupted := s != nil && s.Digest != "" && trusted != nil && trusted.Digest() == s.PendingDigest
+	answered := out.attempt != nil && out.attempt.succeeded
+	if answered {
+		generation = out.attempt.generation
+	}
+	if s == nil || s.ObservedGeneration != generation || out.readmitted || !answered && !interrupted {
+		return time.Time{}
+	}
+	return later(m.success, successTime(issuer.IssuerStatus()))
 }
 
 // removesExpired reports whether the trusted keys have expired and have to be

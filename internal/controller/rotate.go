@@ -28,7 +28,8 @@ const (
 	// second one that confirms it.
 	confirmAfter = 30 * time.Second
 	// confirmWithin is when a missing key goes without a second look, because
-	// there was none: removing a key is the issuer's only way to revoke it.
+	// none that was tried has succeeded: removing a key is the issuer's only way to
+	// revoke it.
 	confirmWithin = 10 * time.Minute
 	// maxTrusted bounds the trusted set, the missing keys included.
 	maxTrusted = 2 * keyset.MaxKeys
@@ -60,6 +61,11 @@ type rotation struct {
 	// answer is the issuer's newest one; nil where there is none, or none that
 	// counts.
 	answer *attempt
+	// waited is for how long a key has been missing, as far as status says so and this
+	// process has seen the time pass.
+	waited func(since time.Time) time.Duration
+	// tried: a second look has been tried, or cannot be. No clock can say that.
+	tried func(since time.Time) bool
 }
 
 // rotate is the set to trust from now on; its set is nil where nothing is.
@@ -115,7 +121,8 @@ func (in rotation) missing() map[keyset.Ref]missing {
 	for _, k := range in.trusted.Keys() {
 		ref := keyset.RefOf(k)
 		// A key without a name cannot stand beside others.
-		if published.Has(ref) || replaced[ref.KeyID] || replaced[""] || ref.KeyID == "" || !slices.ContainsFunc(algorithms(in.spec), k.Fits) {
+		// And one that spec no longer admits is not missing.
+		if published.Has(ref) || in.excluded(k) || replaced[ref.KeyID] || replaced[""] || ref.KeyID == "" || !slices.ContainsFunc(algorithms(in.spec), k.Fits) {
 			continue
 		}
 		m, before := known[ref]
@@ -132,6 +139,11 @@ func (in rotation) missing() map[keyset.Ref]missing {
 	return out
 }
 
+// excluded reports that the issuer publishes the key, for a use that spec does not admit.
+func (in rotation) excluded(k *keyset.Key) bool {
+	return in.answer != nil && in.answer.excluded[k.Thumbprint()]
+}
+
 // look is what the newest answer, or the lack of one, says of a missing key.
 func (in rotation) look(m missing) missing {
 	if in.answer != nil {
@@ -140,7 +152,7 @@ func (in rotation) look(m missing) missing {
 		}
 		m.retiring = m.retiring || in.answer.afresh && in.answer.started.Sub(m.since) >= confirmAfter
 	}
-	m.retiring = m.retiring || in.now.Sub(m.since) >= confirmWithin
+	m.retiring = m.retiring || in.waited(m.since) >= confirmWithin && in.tried(m.since)
 	return m
 }
 

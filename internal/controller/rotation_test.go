@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -9,6 +10,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
@@ -550,5 +553,142 @@ var _ = Describe("The use of keys", func() {
 		s.events()
 		s.after(time.Second)
 		Expect(s.events()).To(ContainElement(HavePrefix("Warning KeyUsedEarly")))
+	})
+})
+
+// jumpingClock is one that somebody puts forward: what it says jumps, and the time that
+// passes does not.
+type jumpingClock struct {
+	*clocktesting.FakePassiveClock
+
+	jumpedTo time.Time
+	by       time.Duration
+}
+
+// Since is the time that has passed.
+func (c *jumpingClock) Since(t time.Time) time.Duration {
+	passed := c.Now().Sub(t)
+	if t.Before(c.jumpedTo) && !c.Now().Before(c.jumpedTo) {
+		passed -= c.by
+	}
+	return passed
+}
+
+func (c *jumpingClock) jump(by time.Duration) {
+	c.jumpedTo, c.by = c.Now().Add(by), by
+	c.SetTime(c.jumpedTo)
+}
+
+var _ = Describe("A clock that is put forward while a key is missing (THREATS 38)", func() {
+	// missing is a scene in which a first look has missed k2.
+	missing := func(ctx context.Context) (*scene, *jumpingClock) {
+		s := newScene(ctx)
+		s.issuer.Publish(key1(), key2())
+		c := &jumpingClock{FakePassiveClock: s.clock}
+		s.r.Clock = c
+		s.create()
+		s.run(step{trusts: []string{"k1", "k2"}}, step{do: publishes(key1), after: 8 * time.Minute, missing: []string{"k2"}})
+		return s, c
+	}
+
+	It("does not stand in for the second look", func(ctx context.Context) {
+		s, c := missing(ctx)
+		s.issuer.Respond(testissuer.Status(http.StatusBadGateway))
+		s.run(
+			step{do: func(*scene) { c.jump(time.Hour) }, after: time.Second, missing: []string{"k2"}},
+			step{after: 5 * time.Minute, missing: []string{"k2"}},
+			step{do: func(s *scene) {
+				s.issuer.Respond(nil)
+				publishes(key1, key2)(s)
+			}, after: 4 * time.Minute, trusts: []string{"k1", "k2"}, missing: none},
+		)
+	})
+
+	It("does not keep the key for longer either, when there can be no second look", func(ctx context.Context) {
+		s, c := missing(ctx)
+		s.issuer.Respond(testissuer.Status(http.StatusBadGateway))
+		c.jump(time.Hour)
+		s.keepReconciling(9, time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+		s.keepReconciling(2, time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+	})
+
+	It("is not told from a manager that was away: that one looks first", func(ctx context.Context) {
+		s, c := missing(ctx)
+		s.restart()
+		s.r.Clock = c
+		s.run(step{do: publishes(key1, key2), after: 2 * time.Hour, trusts: []string{"k1", "k2"}, missing: none})
+	})
+})
+
+var _ = Describe("A key whose use the spec no longer admits", func() {
+	It("goes at once: that is the administrator's word, and not the issuer's", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(withUse(key2().JWK(), "jwt-svid")))))
+		s.create(func(spec *api.IssuerSpec) {
+			spec.KeyUses = []api.KeyUse{"sig", "jwt-svid"}
+			spec.Rotation = &api.RotationSpec{RetirementGrace: &metav1.Duration{Duration: time.Hour}}
+		})
+		s.run(step{trusts: []string{"k1", "k2"}})
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.KeyUses = []api.KeyUse{"sig"} })
+		s.run(step{after: 6 * time.Second, trusts: []string{"k1"}})
+	})
+})
+
+// withUse is a JWK with that "use".
+func withUse(jwk any, use string) map[string]any {
+	GinkgoHelper()
+	var members map[string]any
+	Expect(json.Unmarshal([]byte(jsonOf(jwk)), &members)).To(Succeed())
+	members["use"] = use
+	return members
+}
+
+var _ = Describe("When a key was last absent", func() {
+	// killed is a scene whose manager has died before it noted the outcome of a fetch that
+	// has brought k2.
+	killed := func(s *scene, after int) {
+		s.writes.take()
+		s.writes.fail = func(n int) error {
+			if n > after {
+				return errCrash
+			}
+			return nil
+		}
+		_, err := s.r.Reconcile(s.ctx, reconcile.Request{NamespacedName: s.key})
+		Expect(err).To(MatchError(errCrash))
+		s.writes.fail = nil
+		s.restart()
+	}
+
+	It("is known though the manager died in the middle of the key's publication", func(ctx context.Context) {
+		for _, after := range []int{1, 2} { // pendingDigest; and the ConfigMap
+			s := newScene(ctx)
+			s.create()
+			s.reconcile()
+			s.issuer.Publish(key1(), key2())
+			s.clock.SetTime(s.clock.Now().Add(8 * time.Minute))
+			killed(s, after)
+			s.after(10 * time.Second)
+			Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+			Expect(s.status().Keys[1].LastAbsentTime).To(HaveValue(HaveField("Time", BeTemporally("==", noon))), "killed after write %d", after)
+		}
+	})
+
+	It("is not said of a key that was published all along, and refused", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(key2().PrivateJWK()))))
+		s.create()
+		s.reconcile()
+		s.issuer.Respond(nil)
+		s.issuer.Publish(key1(), key2())
+		s.annotate(api.AnnotationClearCompromised, s.status().CompromisedKeys[0].Thumbprint)
+		s.clock.SetTime(s.clock.Now().Add(10 * time.Second))
+		killed(s, 2)
+		s.after(10 * time.Second)
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+		Expect(s.status().Keys[1].LastAbsentTime).To(BeNil())
+		Expect(s.status()).To(isReady(api.ReasonFresh))
 	})
 })

@@ -209,6 +209,12 @@ func (s sourced) parsed(document []byte, issuer api.Issuer) sourced {
 		Revoked:    revoked(issuer),
 	})
 	s.compromised, s.skipped = parsed.Compromised, len(parsed.Skipped)
+	s.excluded = map[string]bool{}
+	for _, k := range parsed.Skipped {
+		if k.Thumbprint != "" {
+			s.excluded[k.Thumbprint] = true
+		}
+	}
 	if hint := time.Duration(parsed.RefreshHint) * time.Second; hint > 0 && (!s.hasLifetime || hint < s.lifetime) {
 		s.lifetime, s.hasLifetime = hint, true
 	}

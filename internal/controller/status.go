@@ -57,8 +57,10 @@ type attempt struct {
 	// candidate is a set that is quarantined, and suspended the reason.
 	candidate *keyset.Set
 	suspended string
-	// skipped is how many keys of the document were not admitted.
-	skipped int
+	// skipped is how many keys of the document were not admitted, and excluded the
+	// thumbprints of those whose use spec does not admit.
+	skipped  int
+	excluded map[string]bool
 	// compromised are keys found with their private part.
 	compromised []keyset.Compromised
 }
@@ -86,6 +88,8 @@ type outcome struct {
 	// lastAbsent is when the issuer's answer before this one came: a key that is
 	// new was not in it. Zero where that cannot be said.
 	lastAbsent time.Time
+	// readmitted: keys that were left out before may have been admitted.
+	readmitted bool
 	// withdrawn: nothing is trusted any more, because every key is compromised
 	// or revoked.
 	withdrawn bool

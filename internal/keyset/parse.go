@@ -68,6 +68,8 @@ type Skipped struct {
 	KeyID string
 	// Reason is one of jose's reasons for keys, or one of the above.
 	Reason string
+	// Thumbprint is that of a key which is left out for its use alone.
+	Thumbprint string
 }
 
 // Compromised is a key that was published with its genuine private part.
@@ -244,6 +246,9 @@ func (out *Parsed) admit(entries []entry, p Policy) []candidate {
 		key, err := e.parse(&parser)
 		if reason := out.judge(key, err, p); reason != "" {
 			out.skip(e.index, e.kid, reason)
+			if reason == SkippedUse {
+				out.Skipped[len(out.Skipped)-1].Thumbprint = key.Thumbprint()
+			}
 			continue
 		}
 		admitted = append(admitted, candidate{e.index, key})

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,4 +209,43 @@ func TestAConnectionThatEndsInTheHandshake(t *testing.T) {
 	_, err = fetch(t, Request{URL: "https://" + l.Addr().String()})
 	g.Expect(failure(t, err).Reason).To(Equal(TLSFailed))
 	g.Expect(failure(t, err).Message).To(ContainSubstring("broke off the TLS handshake"))
+}
+
+// silent is a connection whose other end can go without a word.
+type silent struct {
+	net.Conn
+
+	gone *atomic.Bool
+}
+
+func (c *silent) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	for c.gone.Load() && err == nil {
+		n, err = c.Conn.Read(p) // it never arrived
+	}
+	return n, err
+}
+
+// TestAConnectionThatIsDeadIsNotUsedForEver: HTTP/2 took it for the next request, and for
+// the one after.
+func TestAConnectionThatIsDeadIsNotUsedForEver(t *testing.T) {
+	g := NewWithT(t)
+	target, roots := host(t, answer("keys"))
+	f := newFetcher(t, Options{Egress: loopback, Timeout: 2 * time.Second})
+	dial, dialled, gone := f.connect, 0, &atomic.Bool{}
+	f.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if dialled++; dialled == 1 && err == nil {
+			c = &silent{c, gone}
+		}
+		return c, err
+	}
+	r := Request{URL: target, CABundle: roots}
+	_, err := f.Fetch(context.Background(), r)
+	g.Expect(err).NotTo(HaveOccurred())
+	gone.Store(true)
+	_, _ = f.Fetch(context.Background(), r) // whether this one is saved depends on when the end is noticed
+	_, err = f.Fetch(context.Background(), r)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(dialled).To(BeNumerically(">", 1))
 }

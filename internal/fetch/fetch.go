@@ -302,6 +302,9 @@ func (f *Fetcher) newTransport(roots *x509.CertPool) *http.Transport {
 		MaxIdleConns:           16,
 		MaxIdleConnsPerHost:    1,
 		IdleConnTimeout:        30 * time.Second,
+		// A connection of HTTP/2 whose other end has gone without a word would otherwise
+		// take request after request with it.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: f.options.Timeout / 4, PingTimeout: f.options.Timeout / 4},
 	}
 }
 

@@ -18,12 +18,18 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 const (
@@ -92,6 +98,8 @@ type Shared struct {
 	}
 	now     func() time.Time
 	changed func(Identity)
+	// panicked hears of the stack of a panic.
+	panicked func(stack string)
 
 	ctx   context.Context //nolint:containedctx // requests outlive those who asked for them, not the manager
 	close context.CancelFunc
@@ -146,11 +154,15 @@ func Share(f *Fetcher, now func() time.Time, changed func(Identity)) *Shared {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Shared{
-		from: f, now: now, changed: changed, ctx: ctx, close: cancel,
+		from: f, now: now, changed: changed, panicked: reportPanic, ctx: ctx, close: cancel,
 		slots: make(chan struct{}, atOnce), hosts: map[string]*hostSlots{},
 		flights: map[flightKey]*flight{}, kept: map[Identity]*list.Element{}, order: list.New(),
 		budget: rate.NewLimiter(lookUps, lookUpBurst), budgets: map[string]*rate.Limiter{},
 	}
+}
+
+func reportPanic(stack string) {
+	log.Log.WithName("fetch").Error(errPanic, "A fetch was broken off", "stack", stack)
 }
 
 // Close breaks off the requests that are under way.
@@ -226,8 +238,7 @@ func (s *Shared) fly(f *flight, key flightKey, r Request, before *answered) {
 		a.Err = timedOut(r.URL, err)
 	} else {
 		a.Started = s.now()
-		a.Document, a.Err = s.from.Fetch(s.ctx, r)
-		release()
+		a.Document, a.Err = s.contained(r, release)
 	}
 	if a.Err == nil && a.Document.NotModified {
 		a.Document = renewed(before.document, a.Document)
@@ -239,6 +250,24 @@ func (s *Shared) fly(f *flight, key flightKey, r Request, before *answered) {
 		s.changed(key.identity)
 	}
 }
+
+// contained makes the request itself. A panic in it is a failure: here, it would end the
+// manager, and the next one, again and again.
+func (s *Shared) contained(r Request, release func()) (doc *Document, err error) {
+	defer release()
+	defer func() {
+		if p := recover(); p != nil {
+			// What it said could hold part of the document.
+			doc, err = nil, &Error{Reason: InvalidResponse, err: errPanic, Message: fmt.Sprintf(
+				"The answer of %s led to a mistake in this program, and the fetch was broken off. Report it, with what the manager's log says.", hostOf(r.URL))}
+			s.panicked(string(debug.Stack()))
+		}
+	}()
+	return s.from.Fetch(s.ctx, r)
+}
+
+// errPanic is what a panic is reported as.
+var errPanic = errors.New("a panic in a fetch")
 
 // renewed is the document as it was, with what the server now says of its
 // freshness (RFC 9111 section 4.3.4).
@@ -400,10 +429,20 @@ func (s *Shared) Discover(ctx context.Context, w Want, issuer, discoveryURL stri
 	})
 }
 
+// hostOf is whom a request goes to, in one form. The port is no part of it: what one host
+// can bear, it can bear at all of its ports together. Only on loopback, where an
+// administrator has to allow it first, each port is somebody else.
 func hostOf(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return ""
 	}
-	return strings.ToLower(u.Host)
+	name := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	if address, err := netip.ParseAddr(name); err == nil {
+		name = address.Unmap().String()
+		if address.Unmap().IsLoopback() {
+			return net.JoinHostPort(name, u.Port())
+		}
+	}
+	return name
 }

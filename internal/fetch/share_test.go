@@ -297,6 +297,55 @@ func TestAHostThatHangsHoldsNobodyElse(t *testing.T) {
 	})
 }
 
+// TestNoPortIsAWayAroundTheLimitsOfAHost: requests and look-ups were counted by host and
+// port.
+func TestNoPortIsAWayAroundTheLimitsOfAHost(t *testing.T) {
+	shared(t, func(t *testing.T, s *Shared, o *origin, _ *int) {
+		o.serve(func(Request) (*Document, error) {
+			pass(10 * time.Second)
+			return nil, fail(Timeout, "hung")
+		})
+		names := []string{"hung.example.com", "HUNG.example.com.", "[2001:db8::1]", "[2001:DB8:0::1]"}
+		allowed := 0
+		for n := range 1000 {
+			place := fmt.Sprintf("https://%s:%d/", names[n%2], 1000+n)
+			if s.MayLookUp(place) {
+				allowed++
+			}
+			go s.Get(t.Context(), Want{Request: Request{URL: place}})
+		}
+		synctest.Wait()
+		expect(t, "requests to one name", o.asked(), perHost)
+		expect(t, "look-ups at one name", allowed, lookUpBurstPerHost)
+		for n := range 1000 {
+			go s.Get(t.Context(), Want{Request: Request{URL: fmt.Sprintf("https://%s:%d/", names[2+n%2], 1000+n)}})
+		}
+		synctest.Wait()
+		expect(t, "requests to one address besides", o.asked(), 2*perHost)
+		s.Close()
+		pass(11 * time.Second)
+		synctest.Wait()
+	})
+}
+
+// TestAPanicInARequestThatIsSharedEndsNothingElse: it ended the manager.
+func TestAPanicInARequestThatIsSharedEndsNothingElse(t *testing.T) {
+	shared(t, func(t *testing.T, s *Shared, o *origin, _ *int) {
+		var told string
+		s.panicked = func(stack string) { told = stack }
+		get(t, s, Want{})
+		o.serve(func(Request) (*Document, error) { panic("part of a secret document") })
+		var fe *Error
+		a := get(t, s, Want{})
+		if !errors.As(a.Err, &fe) || fe.Reason != InvalidResponse || strings.Contains(a.Err.Error()+told, "secret") || told == "" {
+			t.Fatalf("got %v, and in the log: %s", a.Err, told)
+		}
+		expect(t, "slots in use", len(s.slots)+len(s.hosts), 0)
+		o.serve(always("news"))
+		expect(t, "the next one", string(get(t, s, Want{}).Document.Body), "news")
+	})
+}
+
 func TestWhoGivesUpSpoilsNothing(t *testing.T) {
 	shared(t, func(t *testing.T, s *Shared, o *origin, _ *int) {
 		o.serve(func(r Request) (*Document, error) {

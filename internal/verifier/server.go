@@ -276,6 +276,7 @@ func (s *Server) serveExtAuthz(ctx context.Context, group *errgroup.Group) error
 	group.Go(func() error { return reportHealth(ctx, s.forwardAuth.issuers.Ready, states) })
 	group.Go(func() error {
 		<-ctx.Done()
+		new(drain).wait(s.drain) // the health service has told them to go
 		late := time.AfterFunc(shutdownTimeout, server.Stop)
 		defer late.Stop()
 		server.GracefulStop()
@@ -301,7 +302,6 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, address strin
 	}
 	clients := &drain{}
 	server := s.httpServer(clients.handler(handler))
-	server.ConnState = clients.count
 	scheme := "http"
 	if config != nil {
 		listener, scheme = tls.NewListener(listener, config), "https"

@@ -25,6 +25,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -385,6 +386,23 @@ func TestClientAuthorityKeepsTheLastGoodOne(t *testing.T) {
 	write(t, file, both)
 	g.Expect(c.reload()).To(BeTrue())
 	g.Expect(c.current.Load()).NotTo(BeIdenticalTo(good))
+}
+
+// TestAReplicaThatEndsTakesNewConnectionsForAsLongAsItSaid: it closed its listener as soon
+// as no connection was open, and reset the one that came in that moment.
+func TestAReplicaThatEndsTakesNewConnectionsForAsLongAsItSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const grace = 3 * time.Second
+		begun, over := time.Now(), make(chan time.Duration, 1)
+		go func() {
+			new(drain).wait(grace)
+			over <- time.Since(begun)
+		}()
+		synctest.Wait()
+		if got := <-over; got != grace {
+			t.Errorf("the listener is closed after %s, though nobody is known to have gone", got)
+		}
+	})
 }
 
 func TestServerShutsDownGracefully(t *testing.T) {

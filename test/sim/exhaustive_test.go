@@ -53,6 +53,38 @@ func calls(s setting, before []step) int {
 	}
 }
 
+// TestEveryPointOfDeposition has another manager become the leader at each call of each
+// small scenario, and the old one finish at each call of the new one; a part of that
+// where not all is asked for.
+func TestEveryPointOfDeposition(t *testing.T) {
+	plays := 0
+	scenarios := small
+	if testing.Short() {
+		scenarios = small[:2]
+	}
+	for _, sc := range scenarios {
+		s, prepared := settings[sc.setting], slices.Concat(sc.before, seen, sc.change, seen)
+		for point := range calls(s, prepared) {
+			for i, more := range after {
+				deposed := slices.Concat(prepared, slices.Repeat([]step{{"run", 0}}, point+1), []step{{"depose", 0}}, more)
+				for second := range calls(s, deposed) + 1 {
+					if !*all && (point+second+i)%6 != 0 {
+						continue
+					}
+					plays++
+					schedule := slices.Concat(deposed, slices.Repeat([]step{{"run", 0}}, second), []step{{"outlive", 0}, finished})
+					if problem, taken := play(s, 1, schedule); problem != "" {
+						f := &failure{seed: 1, setting: s, steps: schedule[:taken], problem: problem, original: len(schedule)}
+						f.shrink()
+						t.Fatalf("%s: %s", sc.name, f)
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d schedules", plays)
+}
+
 // TestEveryPointOfDisturbance disturbs each call of each small scenario in each
 // way, with and without another change after it, and kills the next manager at each
 // of its calls as well; a part of that where not all is asked for.

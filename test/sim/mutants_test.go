@@ -74,7 +74,7 @@ func TestDeliberateBreaksAreFound(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			run := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-overlay", overlay, "-run", "^(TestEveryPointOfDisturbance|TestRandomSchedules)$", ".", "-args", "-sim.seeds=600", "-sim.all")
+			run := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-failfast", "-timeout", "0", "-vet=off", "-overlay", overlay, "-run", "^(TestEveryPointOfDeposition|TestEveryPointOfDisturbance|TestRandomSchedules)$", ".", "-args", "-sim.seeds=600", "-sim.all")
 			output, err := run.CombinedOutput()
 			if err == nil {
 				t.Fatalf("nobody noticed")

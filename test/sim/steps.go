@@ -38,7 +38,7 @@ func key(format string) func(int) string {
 
 // order is that of the operations: drawing must not depend on a map's.
 var order = []string{
-	"advance", "run", "disturb", "finish", "deliver", "show", "show all", "restart replica", "kill", "depose", "zombie",
+	"advance", "run", "disturb", "finish", "deliver", "show", "show all", "restart replica", "kill", "depose", "zombie", "outlive",
 	"publish", "retire", "replace", "mode", "leak", "seal", "tamper", "refresh", "ask", "revoke", "pardon", "approve", "delete", "create", "edit",
 }
 
@@ -71,6 +71,7 @@ var ops = map[string]op{
 		}},
 	"zombie": {6, int(fates), func(w *world, arg int) { w.zombie(fate(arg)) },
 		func(arg int) string { return "the deposed manager goes on; its call " + fateNames[arg] }},
+	"outlive": {3, 1, func(w *world, _ int) { w.outlive() }, says("the deposed manager finishes its reconciliation")},
 	"publish": {4, published, func(w *world, arg int) {
 		s := signers[arg]
 		if !slices.ContainsFunc(w.issuer.keys, func(k *signer) bool { return k.kid == s.kid }) {
@@ -179,6 +180,15 @@ func (w *world) depose(lag int) {
 		return
 	}
 	old.kill()
+}
+
+// outlive lets a deposed manager finish what it was at, undisturbed.
+func (w *world) outlive() {
+	if len(w.deposed) > 0 {
+		w.finish(w.deposed[0])
+		w.deposed[0].kill()
+		w.deposed = w.deposed[1:]
+	}
 }
 
 // zombie lets a deposed manager go on with what it was at; it begins nothing.

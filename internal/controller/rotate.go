@@ -127,9 +127,15 @@ func (in rotation) missing() map[keyset.Ref]missing {
 		}
 		m, before := known[ref]
 		if !before {
+			// One look is never two, though the clock was set back while it was made.
 			m = missing{since: in.now}
+			if in.answer != nil && in.answer.started.Before(in.now) {
+				m.since = in.answer.started
+			}
+		} else {
+			m = in.look(m)
 		}
-		if m = in.look(m); m.retiring && !in.now.Before(m.since.Add(in.spec.RetirementGraceOrDefault())) {
+		if m.retiring && !in.now.Before(m.since.Add(in.spec.RetirementGraceOrDefault())) {
 			continue
 		}
 		out[ref] = m
@@ -148,7 +154,7 @@ func (in rotation) excluded(k *keyset.Key) bool {
 func (in rotation) look(m missing) missing {
 	if in.answer != nil {
 		if in.answer.started.Before(m.since) {
-			m.since = in.answer.started // the first look; or the clock was set back
+			m.since = in.answer.started // the clock was set back: it is the first look
 		}
 		m.retiring = m.retiring || in.answer.afresh && in.answer.started.Sub(m.since) >= confirmAfter
 	}

@@ -39,6 +39,8 @@ type checks struct {
 	// must are the keys that a replica which starts now has to trust.
 	must    map[*signer]bool
 	touched map[client.ObjectKey]bool
+	// listed are the keys that status called trusted when it was looked at last.
+	listed map[*signer]bool
 	// robbed: tampering has left the keys that status names nowhere but in memory.
 	robbed bool
 	// lateCopy: a deposed manager has created the users' ConfigMap. Nothing can fence a
@@ -51,8 +53,15 @@ type checks struct {
 
 // lack is what the issuer's answers without a trusted key amount to.
 type lack struct {
+	// first and lastAfresh are by the time that has passed.
 	first, lastAfresh time.Time
 	replaced          bool
+	// jumps is how often the clock had been set at first, and by whom the issuer was asked
+	// then; tries is how often it was asked since, and second that an answer came.
+	jumps  int
+	leader *manager
+	tries  int
+	second bool
 	// back is when an answer had the key again; it counts once status says so.
 	back time.Time
 }
@@ -74,19 +83,23 @@ func (c *checks) fail(format string, args ...any) {
 }
 
 // asked: a manager asks the issuer for its keys.
-func (c *checks) asked(p *manager) {
+func (c *checks) asked(p *manager, url string) {
 	least := spacing
 	if p.failing {
 		least = spacingAfterFailure
 	}
 	// An object that is made anew may be fetched for at once.
-	of := [2]string{p.beganWith, uidOf(c.w.server.issuer)}
-	same := p.askedFor == of && of[0] == of[1]
-	p.askedFor = of
-	if gap := c.w.now.Sub(p.asked); same && gap < least {
+	// And nobody knows what a clock said before it was set.
+	of := [3]string{p.beganWith, uidOf(c.w.server.issuer), url}
+	same := p.askedFor == of && of[0] == of[1] && p.jumps == c.w.jumps
+	p.askedFor, p.jumps = of, c.w.jumps
+	if gap := c.w.passed.Sub(p.asked); same && gap < least {
 		c.fail("budget: a manager asks the issuer again after %s, and %s is the least", gap, least)
 	}
-	p.asked = c.w.now
+	p.asked = c.w.passed
+	for _, l := range c.lacks {
+		l.tries++
+	}
 }
 
 func uidOf(ti *api.TrustedIssuer) string {
@@ -109,11 +122,13 @@ func (c *checks) served(keys []*signer, afresh bool) {
 		}
 		l := c.lacks[s]
 		if l == nil {
-			l = &lack{first: c.w.now}
+			l = &lack{first: c.w.passed, jumps: c.w.jumps, leader: c.w.leader}
 			c.lacks[s] = l
+		} else {
+			l.second = l.second || afresh
 		}
 		if afresh {
-			l.lastAfresh = c.w.now
+			l.lastAfresh = c.w.passed
 		}
 		for _, k := range keys {
 			l.replaced = l.replaced || k.kid == s.kid
@@ -274,7 +289,7 @@ func (c *checks) server() {
 		clear(c.must)
 		clear(c.lacks)
 		clear(c.touched)
-		c.uid = ""
+		c.listed, c.uid = nil, ""
 		if ti == nil || ti.DeletionTimestamp != nil {
 			return
 		}
@@ -286,6 +301,7 @@ func (c *checks) server() {
 			delete(c.touched, key)
 		}
 	}
+	c.overlaps(ti)
 	c.robbed = c.robbed && c.touched[c.w.ours()]
 	c.forgive()
 	fresh := newReplica(c.w, 0).look()
@@ -294,7 +310,7 @@ func (c *checks) server() {
 		case fresh.accepted[i]:
 			c.mayAccept("a replica that starts now", ti, s)
 			c.must[s] = true
-			if l := c.lacks[s]; l != nil && !l.back.IsZero() && present(ti, s) && !ti.Status.Snapshot.LastSuccessTime.Time.Before(l.back.Truncate(time.Second)) {
+			if l := c.lacks[s]; l != nil && l.jumps == c.w.jumps && !l.back.IsZero() && present(ti, s) && !ti.Status.Snapshot.LastSuccessTime.Time.Before(l.back.Truncate(time.Second)) {
 				delete(c.lacks, s)
 			}
 		case c.must[s] && !c.touched[c.w.ours()]:
@@ -304,6 +320,26 @@ func (c *checks) server() {
 			delete(c.must, s)
 		}
 	}
+}
+
+// overlaps checks, where that is required, that a set which shares no key with the one
+// before it was approved.
+func (c *checks) overlaps(ti *api.TrustedIssuer) {
+	now, shared := map[*signer]bool{}, false
+	for _, s := range signers {
+		if listed(ti, s) {
+			now[s] = true
+			shared = shared || c.listed[s]
+		}
+	}
+	if c.w.setting.Overlap && len(c.listed) > 0 && !shared {
+		for s := range now {
+			if !c.everApproved[s] {
+				c.fail("wrong accept: key %s is trusted with none of those that were trusted before, and nobody approved it", s.name)
+			}
+		}
+	}
+	c.listed = now
 }
 
 func names(s *api.SnapshotStatus, digest string) bool {
@@ -327,7 +363,17 @@ func (c *checks) mayHaveGone(s *signer) bool {
 	if c.everRefused[s] {
 		return true // and pardoned before the set without it was in place: it comes back with a fetch
 	}
-	return l != nil && (l.replaced || l.lastAfresh.Sub(l.first) >= confirmAfter || c.w.now.Sub(l.first) >= confirmWithin)
+	switch {
+	case l == nil:
+		return false
+	case l.replaced, l.lastAfresh.Sub(l.first) >= confirmAfter, l.tries > 0 && c.w.passed.Sub(l.first) >= confirmWithin:
+		return true
+	case l.jumps == c.w.jumps:
+		return false
+	}
+	// A clock that was set says when the second look has to be, not that it was. What a
+	// manager that starts then knows of the time before, it knows by that clock alone.
+	return l.second || l.tries > 0 && c.w.leader != l.leader
 }
 
 // settled checks that no publication is left half-done. One that was given up before

@@ -7,6 +7,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -81,6 +83,29 @@ type issuerServer struct {
 	mode         mode
 	keys, before []*signer
 	leaked       *signer
+	// place counts the places where the keys have been, and left has what old ones show
+	// still.
+	place int
+	left  map[string][]*signer
+}
+
+// url is where the keys are.
+func (i *issuerServer) url() string {
+	if i.place == 0 {
+		return jwksURI
+	}
+	return fmt.Sprintf("https://keys%d.example.com/jwks.json", i.place)
+}
+
+// move puts the keys somewhere else.
+func (i *issuerServer) move(leaves bool) {
+	if leaves {
+		if i.left == nil {
+			i.left = map[string][]*signer{}
+		}
+		i.left[i.url()] = i.keys
+	}
+	i.place++
 }
 
 // set changes what is published.
@@ -97,11 +122,11 @@ type fetcher struct{ p *manager }
 // answer may take its time, or never come.
 func (f fetcher) Get(_ context.Context, want fetch.Want) fetch.Answer {
 	p, w := f.p, f.p.world
-	if p.kept.willDo(want, w.now) {
-		return p.kept.Answer
+	if kept := p.kept[want.URL]; kept.willDo(want, w.now) {
+		return kept.Answer
 	}
 	answer := f.ask(want)
-	p.kept = keptAnswer{answer}
+	p.kept[want.URL] = keptAnswer{answer}
 	return answer
 }
 
@@ -111,7 +136,7 @@ type keptAnswer struct{ fetch.Answer }
 
 func (a keptAnswer) willDo(want fetch.Want, now time.Time) bool {
 	switch {
-	case a.Started.IsZero(), want.NoCache && !a.Afresh:
+	case a.Started.IsZero(), now.Before(a.Started), want.NoCache && !a.Afresh:
 		return false
 	case !want.NotBefore.IsZero() && !a.Started.Before(want.NotBefore):
 		return true
@@ -126,7 +151,7 @@ func (f fetcher) ask(want fetch.Want) fetch.Answer {
 		p.die()
 	}
 	answer := fetch.Answer{Started: w.now, Afresh: want.NoCache}
-	w.checks.asked(p)
+	w.checks.asked(p, want.URL)
 	keys, failure := w.issuer.keys, error(nil)
 	body := []byte(nil)
 	switch w.issuer.mode {
@@ -141,6 +166,11 @@ func (f fetcher) ask(want fetch.Want) fetch.Answer {
 			keys = w.issuer.before
 		}
 	case honest, modes:
+	}
+	if left, is := w.issuer.left[want.URL]; want.URL != w.issuer.url() && w.setting.Discovery && failure == nil && body == nil {
+		if keys = left; !is {
+			failure = &fetch.Error{Reason: fetch.UnexpectedStatus, Status: http.StatusNotFound, Message: "404"}
+		}
 	}
 	if failure == nil && body == nil {
 		body = document(keys, w.issuer.leaked)
@@ -169,9 +199,24 @@ func (w *world) admits(keys []*signer) bool {
 	return ti != nil && slices.ContainsFunc(keys, func(s *signer) bool { return s != w.issuer.leaked && !refused(ti, s) })
 }
 
-// Discover finds what spec says anyway.
+// Discover reads the issuer's metadata.
 func (f fetcher) Discover(context.Context, fetch.Want, string, string) (string, error) {
-	return jwksURI, nil
+	p, w := f.p, f.p.world
+	switch p.await("ask the issuer for its metadata") {
+	case diesBefore, diesAfter:
+		p.die()
+	case unavailable, late:
+		return "", &fetch.Error{Reason: fetch.Timeout, Message: "no answer"}
+	case answered, conflicted, fates:
+	}
+	switch w.issuer.mode {
+	case down:
+		return "", &fetch.Error{Reason: fetch.ConnectionFailed, Message: "refused"}
+	case html, empty:
+		return "", &fetch.Error{Reason: fetch.InvalidDiscovery, Message: "no metadata"}
+	case honest, stale, modes:
+	}
+	return w.issuer.url(), nil
 }
 
 // Newest says nothing: nobody else reads the document.

@@ -76,11 +76,13 @@ type manager struct {
 	// due: there is something to look at, from that time on.
 	due    bool
 	wakeAt time.Time
-	kept   keptAnswer
+	kept   map[string]keptAnswer // by URL
 	// asked is when it last asked the issuer for its keys.
-	// askedFor is the object that it saw then, and the one that there was.
+	// askedFor is the object that it saw then, the one that there was, and the URL.
 	asked    time.Time
-	askedFor [2]string
+	askedFor [3]string
+	// jumps is how often the clock had been set by then.
+	jumps int
 	// beganWith is the object that the reconciliation under way began with.
 	beganWith string
 	// failing: the issuer's last answer was no success.
@@ -88,7 +90,7 @@ type manager struct {
 }
 
 func newManager(w *world, lag int) *manager {
-	p := &manager{world: w, view: newView(w.server.history, max(0, len(w.server.history)-lag)), due: true}
+	p := &manager{world: w, view: newView(w.server.history, max(0, len(w.server.history)-lag)), due: true, kept: map[string]keptAnswer{}}
 	p.reconciler = &controller.Reconciler{
 		New:    func() api.Issuer { return &api.TrustedIssuer{} },
 		Client: kubeClient{reader: reader{p: p, cached: true}}, Reader: reader{p: p}, Copies: reader{p: p, cached: true},
@@ -168,7 +170,7 @@ func (p *manager) begin() {
 			}
 		}()
 		result, err := p.reconciler.Reconcile(context.Background(), reconcile.Request{NamespacedName: issuerKey})
-		switch now := p.world.now; {
+		switch now := p.world.passed; {
 		case err != nil:
 			p.wakeAt = now.Add(maxErrorDelay)
 		case result.RequeueAfter > 0:

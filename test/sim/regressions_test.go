@@ -15,6 +15,9 @@ func TestRegressions(t *testing.T) {
 		"a fetch that falls due during a slow call is not missed": {
 			{"run", 0}, {"run", 0}, {"disturb", int(diesBefore)}, {"mode", int(down)}, {"finish", 0}, {"deliver", 0}, {"run", 0}, {"advance", 3},
 		},
+		"a clock that is set back during a fetch does not make one look two": {
+			{"finish", 0}, {"retire", 1}, {"refresh", 0}, {"advance", 6}, {"show all", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"run", 0}, {"advance", 6}, {"run", 0}, {"jump", 4},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed, s := range settings {

@@ -29,7 +29,7 @@ func (f *failure) String() string {
 	return b.String()
 }
 
-var settings = []setting{{}, {Grace: time.Hour}, {Approval: true}}
+var settings = []setting{{}, {Grace: time.Hour}, {Approval: true}, {Overlap: true}, {Discovery: true}, {Jumps: true}}
 
 // Seed runs the schedule of a seed, and shrinks it where it fails. A nil failure
 // is none.
@@ -72,7 +72,11 @@ func (w *world) recover() {
 	if w.checks.failed() {
 		return
 	}
-	w.calm(confirmWithin + 20*time.Minute + w.setting.Grace)
+	longest := confirmWithin + 20*time.Minute + w.setting.Grace
+	if w.setting.Discovery {
+		longest += 75 * time.Minute // metadata are read again after an hour
+	}
+	w.calm(longest)
 	w.checks.settled()
 	w.checks.arrived()
 }

@@ -30,6 +30,9 @@ type op struct {
 
 var durations = []time.Duration{time.Second, 5 * time.Second, 31 * time.Second, time.Minute, 8 * time.Minute, 11 * time.Minute, 50 * time.Minute}
 
+// jumps are by how much somebody sets the clock.
+var jumps = []time.Duration{2 * time.Minute, time.Hour, 25 * time.Hour, -2 * time.Minute, -time.Hour, -25 * time.Hour}
+
 func says(text string) func(int) string { return func(int) string { return text } }
 
 func key(format string) func(int) string {
@@ -39,11 +42,11 @@ func key(format string) func(int) string {
 // order is that of the operations: drawing must not depend on a map's.
 var order = []string{
 	"advance", "run", "disturb", "finish", "deliver", "show", "show all", "restart replica", "kill", "depose", "zombie", "outlive",
-	"publish", "retire", "replace", "mode", "leak", "seal", "tamper", "refresh", "ask", "revoke", "pardon", "approve", "delete", "create", "edit",
+	"publish", "retire", "replace", "mode", "leak", "seal", "tamper", "refresh", "ask", "revoke", "pardon", "approve", "delete", "create", "edit", "jump", "move",
 }
 
 var ops = map[string]op{
-	"advance": {12, len(durations), func(w *world, arg int) { w.now = w.now.Add(durations[arg]) },
+	"advance": {12, len(durations), func(w *world, arg int) { w.pass(durations[arg]) },
 		func(arg int) string { return durations[arg].String() + " pass" }},
 	"run": {30, 1, func(w *world, _ int) { w.leader.run(answered) }, says("the manager goes on to its next call")},
 	"disturb": {8, int(fates), func(w *world, arg int) { w.disturb(w.leader, fate(arg)) },
@@ -120,6 +123,11 @@ var ops = map[string]op{
 			w.server.createIssuer(issuerKey, w.spec())
 		}
 	}, says("a user makes the issuer object anew, if it is gone")},
+	"jump": {3, len(jumps), func(w *world, arg int) { w.jump(jumps[arg]) },
+		func(arg int) string { return "somebody sets the clock, if it may be set, by " + jumps[arg].String() }},
+	"move": {2, 2, func(w *world, arg int) { w.issuer.move(arg == 1) }, func(arg int) string {
+		return "the issuer's keys move to another place, and the old one " + []string{"is gone", "goes on showing what it did"}[arg]
+	}},
 	"edit": {1, 2, func(w *world, arg int) {
 		stale := metav1.Duration{Duration: time.Duration(arg+1) * time.Hour}
 		w.server.editIssuer(func(ti *api.TrustedIssuer) { ti.Spec.StaleTTL = &stale })

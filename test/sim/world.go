@@ -44,28 +44,36 @@ var (
 
 // setting is what differs between worlds.
 type setting struct {
-	Grace    time.Duration
-	Approval bool
+	Grace             time.Duration
+	Approval, Overlap bool
+	// Discovery: the issuer's metadata say where its keys are.
+	Discovery bool
+	// Jumps: somebody sets the clock that all live by.
+	Jumps bool
 }
 
 // world is all there is.
 type world struct {
 	setting setting
-	now     time.Time
-	random  *rand.Rand
-	server  *apiserver
-	issuer  *issuerServer
-	leader  *manager
-	deposed []*manager
-	readers []*replica
-	checks  *checks
-	counter int
+	// now is what the clock says, and passed what it would say if nobody had ever set
+	// it. readings has what passed was when now was read last.
+	now, passed time.Time
+	readings    map[time.Time]time.Time
+	jumps       int
+	random      *rand.Rand
+	server      *apiserver
+	issuer      *issuerServer
+	leader      *manager
+	deposed     []*manager
+	readers     []*replica
+	checks      *checks
+	counter     int
 	// withdrew is the manager that let the issuer object go.
 	withdrew *manager
 }
 
 func newWorld(s setting, seed uint64) *world {
-	w := &world{setting: s, now: start, random: rand.New(rand.NewPCG(seed, 1)), issuer: &issuerServer{}} //nolint:gosec // a simulation
+	w := &world{setting: s, now: start, passed: start, readings: map[time.Time]time.Time{}, random: rand.New(rand.NewPCG(seed, 1)), issuer: &issuerServer{}} //nolint:gosec // a simulation
 	w.server = newAPIServer(w.Now)
 	w.checks = newChecks(w)
 	w.issuer.set(signers[:2])
@@ -83,17 +91,42 @@ func (w *world) spec() api.IssuerSpec {
 		CacheTTL: &metav1.Duration{Duration: 10 * time.Minute}, StaleTTL: &metav1.Duration{Duration: time.Hour},
 		Rotation: &api.RotationSpec{RetirementGrace: &metav1.Duration{Duration: w.setting.Grace}},
 	}
-	if w.setting.Approval {
+	switch {
+	case w.setting.Approval:
 		spec.Rotation.Policy = api.RotationRequireApproval
+	case w.setting.Overlap:
+		spec.Rotation.Policy = api.RotationRequireOverlap
+	case w.setting.Discovery:
+		spec.JWKSURI = ""
 	}
 	return spec
 }
 
 // Now is the time.
-func (w *world) Now() time.Time { return w.now }
+func (w *world) Now() time.Time {
+	w.readings[w.now] = w.passed
+	return w.now
+}
 
-// Since is the time that has passed; with Now it makes the world a clock.
-func (w *world) Since(t time.Time) time.Duration { return w.now.Sub(t) }
+// Since is the time that has passed since the clock said that, however it was set
+// meanwhile; with Now it makes the world a clock, of the kind that Go has.
+func (w *world) Since(t time.Time) time.Duration {
+	if then, read := w.readings[t]; read {
+		return w.passed.Sub(then)
+	}
+	return w.now.Sub(t)
+}
+
+// pass lets time pass.
+func (w *world) pass(d time.Duration) { w.now, w.passed = w.now.Add(d), w.passed.Add(d) }
+
+// jump sets the clock, but not to before the tokens were made.
+func (w *world) jump(by time.Duration) {
+	if next := w.now.Add(by); w.setting.Jumps && !next.Before(start) {
+		w.now = next
+		w.jumps++
+	}
+}
 
 // ours is the authoritative ConfigMap.
 func (w *world) ours() client.ObjectKey {
@@ -126,7 +159,7 @@ func (w *world) finish(p *manager) {
 // wake is what the controller's work queue does: a new reconciliation when
 // something was seen, or when its time has come. It reports whether there was one.
 func (w *world) wake(p *manager) bool {
-	if p.next == nil && (p.due || !p.wakeAt.IsZero() && !w.now.Before(p.wakeAt)) {
+	if p.next == nil && (p.due || !p.wakeAt.IsZero() && !w.passed.Before(p.wakeAt)) {
 		p.run(answered)
 		return true
 	}
@@ -180,7 +213,7 @@ func (w *world) changeMap(key client.ObjectKey, change func(*corev1.ConfigMap)) 
 // calm lets everything work undisturbed, for that long. Nothing happens but for
 // what the product has asked to be woken for.
 func (w *world) calm(d time.Duration) {
-	end := w.now.Add(d)
+	end := w.passed.Add(d)
 	for range 20_000 {
 		for w.leader.deliver() {
 			continue
@@ -199,11 +232,11 @@ func (w *world) calm(d time.Duration) {
 			w.checks.after()
 		case w.leader.view.seen < len(w.server.history):
 		case w.leader.wakeAt.IsZero() || w.leader.wakeAt.After(end):
-			w.now = end
+			w.pass(end.Sub(w.passed))
 			w.checks.after()
 			return
 		default:
-			w.now = w.leader.wakeAt
+			w.pass(w.leader.wakeAt.Sub(w.passed))
 		}
 		if w.checks.failed() {
 			return
@@ -214,7 +247,7 @@ func (w *world) calm(d time.Duration) {
 
 // approveAll is an administrator who trusts what is quarantined.
 func (w *world) approveAll() {
-	if w.setting.Approval {
+	if w.setting.Approval || w.setting.Overlap {
 		w.approve()
 	}
 }

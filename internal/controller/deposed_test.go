@@ -103,11 +103,11 @@ var _ = Describe("A manager that has lost its lease, and does not know yet,", fu
 	})
 
 	It("leaves none that only the verifier could read: the next leader removes it, whether the object is there again or not", func(ctx context.Context) {
+		_, gone, left := made(ctx, authoritative)
+		gone.restart()
+		gone.reconcile()
+		isGone(ctx, left)
 		s, next, at := made(ctx, authoritative)
-		next.restart()
-		next.reconcile()
-		isGone(ctx, at)
-		s, next, at = made(ctx, authoritative)
 		s.create()
 		next.restart()
 		next.reconcile()

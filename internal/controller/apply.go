@@ -184,13 +184,17 @@ func (r *Reconciler) confirm(ctx context.Context, issuer api.Issuer) error {
 	case client.IgnoreNotFound(err) != nil:
 		return fmt.Errorf("reading the issuer: %w", err)
 	case err != nil, now.GetUID() != issuer.GetUID(), !now.GetDeletionTimestamp().IsZero(), digests(now) != digests(issuer):
-		return apierrors.NewConflict(api.GroupVersion.WithResource(resourceOf(issuer)).GroupResource(), issuer.GetName(), errSuperseded)
+		return superseded(issuer)
 	}
 	return nil
 }
 
-// errSuperseded is why a write was not made.
-var errSuperseded = errors.New("the issuer has gone, or trusts other keys by now")
+// superseded is the conflict for which a write is not made: another look is needed.
+func superseded(issuer api.Issuer) error {
+	return apierrors.NewConflict(api.GroupVersion.WithResource(resourceOf(issuer)).GroupResource(), issuer.GetName(), errSuperseded)
+}
+
+var errSuperseded = errors.New("the issuer has gone, or other keys are trusted by now")
 
 // bring brings a ConfigMap that was read live, nil for none, to what is wanted. It
 // returns the new resourceVersion.

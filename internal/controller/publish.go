@@ -37,6 +37,9 @@ func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, trusted, wa
 	if err != nil {
 		return err
 	}
+	if s := issuer.IssuerStatus().Snapshot; s != nil && s.PendingDigest != "" && digestOf(live) != digestOf(content) {
+		return superseded(issuer) // what is pending has come, or gone, since the decision
+	}
 	version := issuer.GetResourceVersion()
 	if live, err = r.settle(ctx, issuer, trusted, want, live, out, m); err != nil {
 		return err
@@ -56,6 +59,14 @@ func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, trusted, wa
 	}
 	_, err = r.bring(ctx, issuer, live, w)
 	return err
+}
+
+// digestOf is the digest of the keys in a ConfigMap; empty for none.
+func digestOf(cm *corev1.ConfigMap) string {
+	if cm == nil {
+		return ""
+	}
+	return snapshot.Digest(cm.Data)
 }
 
 // wantedOf is the authoritative ConfigMap with that key set.

@@ -1,6 +1,9 @@
 package sim
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // TestRegressions replays the schedules that have broken a promise once.
 func TestRegressions(t *testing.T) {
@@ -15,6 +18,10 @@ func TestRegressions(t *testing.T) {
 		"a fetch that falls due during a slow call is not missed": {
 			{"run", 0}, {"run", 0}, {"disturb", int(diesBefore)}, {"mode", int(down)}, {"finish", 0}, {"deliver", 0}, {"run", 0}, {"advance", 3},
 		},
+		"a set that a deposed manager publishes after all is not given up by its successor": slices.Concat(
+			[]step{{"finish", 0}}, seen, []step{{"publish", 2}, {"refresh", 0}, {"advance", 2}}, seen, slices.Repeat([]step{{"run", 0}}, 5),
+			[]step{{"depose", 0}, {"refresh", 0}, {"run", 0}, {"run", 0}, {"outlive", 0}},
+		),
 		"a clock that is set back during a fetch does not make one look two": {
 			{"finish", 0}, {"retire", 1}, {"refresh", 0}, {"advance", 6}, {"show all", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"run", 0}, {"advance", 6}, {"run", 0}, {"jump", 4},
 		},

@@ -18,7 +18,7 @@ ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION=
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
-      -ldflags "-s -w -X main.release=${VERSION}" -o /out/manager ./cmd/manager && \
+      -ldflags "-s -w -X github.com/jwks-trust/jwks-trust-manager/internal/version.release=${VERSION}" -o /out/manager ./cmd/manager && \
     mkdir -p /out/etc/ssl/certs && \
     cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ && \
     echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' > /out/etc/passwd && \

@@ -21,6 +21,10 @@ HELM := $(TOOLS)/helm
 CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
 MODULES := . tools tools/lint tools/apidocs test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples
 
+# What programs say that they were built from (internal/version).
+STAMP = $(if $(VERSION),-X $(STAMPED).release=v$(VERSION)) -X $(STAMPED).revision=$(shell git describe --always --abbrev=40 --exclude='*' --dirty 2> /dev/null)
+STAMPED := github.com/jwks-trust/jwks-trust-manager/internal/version
+
 FUZZTIME ?= 20s
 
 ##@ Use
@@ -41,11 +45,11 @@ demo: build $(CONTROLPLANE) ## See it work on a real Kubernetes API, narrated. K
 ##@ Build
 
 .PHONY: build
-build: ## Build bin/manager and bin/kubectl-jwks.
+build: ## Build bin/manager and bin/kubectl-jwks. VERSION=1.2.3 stamps them with a version.
 	@echo "==> bin/manager"
-	@CGO_ENABLED=0 go build -trimpath -o bin/manager ./cmd/manager
+	@CGO_ENABLED=0 go build -trimpath -ldflags "$(STAMP)" -o bin/manager ./cmd/manager
 	@echo "==> bin/kubectl-jwks"
-	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/kubectl-jwks ./cmd/kubectl-jwks
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $(STAMP)" -o bin/kubectl-jwks ./cmd/kubectl-jwks
 
 .PHONY: chart-package
 chart-package: $(HELM) ## Package the Helm chart into dist/. VERSION=1.2.3

@@ -20,7 +20,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/version"
 )
+
+// programName is how we are called in logs of others.
+const programName = "kubectl-jwks"
 
 // cli is what all commands share.
 type cli struct {
@@ -57,6 +61,7 @@ func (c *cli) config() (*rest.Config, error) {
 		return nil, err
 	}
 	config.QPS, config.WarningHandler = -1, rest.NoWarnings{} // the API server has its own limits
+	config.UserAgent = version.Get().UserAgent(programName)
 	return config, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
+	"github.com/jwks-trust/jwks-trust-manager/internal/version"
 )
 
 // egressOptions say where this machine may fetch from.
@@ -34,7 +35,7 @@ func (c *cli) fetcher(ctx context.Context, o egressOptions) (*fetch.Fetcher, err
 	if err != nil {
 		return nil, fmt.Errorf("--egress-allow-cidr: %w", err)
 	}
-	return fetch.New(fetch.Options{Egress: egress, UserAgent: "kubectl-jwks"}), nil
+	return fetch.New(fetch.Options{Egress: egress, UserAgent: version.Get().UserAgent(programName)}), nil
 }
 
 // controllersEgress is the policy of the running controller; none for those who may

@@ -5,14 +5,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-// version is set when a release is built; without it the build itself says what it
-// was made from.
-var version string
+	"github.com/jwks-trust/jwks-trust-manager/internal/version"
+)
 
 // versions is the answer.
 type versions struct {
@@ -36,7 +33,7 @@ func newVersion(c *cli) *cobra.Command {
 		Short: "Show the version of this program, and of the manager in the cluster",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versions{Client: clientVersion()}
+			v := versions{Client: version.Get().String()}
 			if !clientOnly {
 				c.addManagers(cmd.Context(), &v)
 			}
@@ -73,19 +70,4 @@ func (c *cli) addManagers(ctx context.Context, v *versions) {
 	if len(deployments) == 0 {
 		v.Problem = fmt.Sprintf("there is no Deployment of it in the namespace %s; --operator-namespace names another.", c.operatorNamespace)
 	}
-}
-
-// clientVersion is the version of this program.
-func clientVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if version != "" || !ok {
-		return version
-	}
-	text := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (text == "" || text == "(devel)") {
-			text = "built from " + s.Value
-		}
-	}
-	return text
 }

@@ -37,7 +37,11 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/servingcert"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 	"github.com/jwks-trust/jwks-trust-manager/internal/verifier"
+	"github.com/jwks-trust/jwks-trust-manager/internal/version"
 )
+
+// programName is how we are called in logs of others.
+const programName = "jwks-trust-manager"
 
 // options are the command line.
 type options struct {
@@ -153,7 +157,7 @@ func main() {
 	o.register(flag.CommandLine)
 	flag.Parse()
 	if o.version {
-		fmt.Fprintln(os.Stdout, version())
+		fmt.Fprintln(os.Stdout, programName, version.Get(), version.Platform())
 		return
 	}
 	log := zap.New(zap.UseFlagOptions(&o.zap))
@@ -201,7 +205,7 @@ func run(ctx context.Context, o *options, log logr.Logger) error {
 			return err
 		}
 	}
-	log.Info("Starting", "version", version(), "controller", o.runs(componentController), "verifier", o.runs(componentVerifier),
+	log.Info("Starting", "version", version.Get().String(), "controller", o.runs(componentController), "verifier", o.runs(componentVerifier),
 		"operatorNamespace", o.operatorNamespace, "leaderElection", o.leaderElect)
 	return mgr.Start(ctx)
 }
@@ -211,7 +215,7 @@ func newFetcher(o *options) (*fetch.Fetcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--egress-allow-cidr: %w", err)
 	}
-	fo := fetch.Options{Egress: egress, UserAgent: "jwks-trust-manager"}
+	fo := fetch.Options{Egress: egress, UserAgent: version.Get().UserAgent(programName)}
 	if o.egressProxy != "" {
 		if fo.Proxy, err = fetch.ParseProxy(o.egressProxy); err != nil {
 			return nil, fmt.Errorf("--egress-proxy: %w", err)
@@ -255,6 +259,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the API server: %w", err)
 	}
+	cfg.UserAgent = version.Get().UserAgent(programName)
 	objects := map[client.Object]cache.ByObject{
 		&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{o.operatorNamespace: {LabelSelector: ours()}}},
 	}

@@ -19,7 +19,8 @@ KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
 HELM := $(TOOLS)/helm
 CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
-MODULES := . tools tools/lint tools/apidocs test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples
+MODULES := . tools tools/lint tools/apidocs test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples tools/release
+RELEASE := bin/release
 
 # What programs say that they were built from (internal/version).
 STAMP = $(if $(VERSION),-X $(STAMPED).release=v$(VERSION)) -X $(STAMPED).revision=$(shell git describe --always --abbrev=40 --exclude='*' --dirty 2> /dev/null)
@@ -52,9 +53,9 @@ build: ## Build bin/manager and bin/kubectl-jwks. VERSION=1.2.3 stamps them with
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $(STAMP)" -o bin/kubectl-jwks ./cmd/kubectl-jwks
 
 .PHONY: chart-package
-chart-package: $(HELM) ## Package the Helm chart into dist/. VERSION=1.2.3
+chart-package: $(HELM) ## Package the Helm chart into dist/, as it is in the folder. VERSION=1.2.3
 	@mkdir -p dist
-	@$(HELM) package charts/jwks-trust-manager $(if $(VERSION),--version $(VERSION) --app-version $(VERSION)) --destination dist
+	@$(HELM) package charts/jwks-trust-manager $(if $(VERSION),--version $(VERSION) --app-version v$(VERSION)) --destination dist
 
 .PHONY: controlplane
 controlplane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (once, about nine minutes).
@@ -76,6 +77,22 @@ generate: $(CONTROLLER_GEN) $(CRD_REF_DOCS) ## Generate deepcopy functions, CRDs
 	@$(CRD_REF_DOCS) --source-path=api/v1alpha1 --renderer=markdown --log-level=ERROR --output-path=bin/generated/api.md \
 		--config=tools/apidocs/config.yaml --templates-dir=tools/apidocs/templates
 	@cat -s bin/generated/api.md > docs/api.md
+
+##@ Release
+
+.PHONY: release
+release: $(RELEASE) $(HELM) $(KUSTOMIZE) ## Make all that is published of VERSION=1.2.3 into dist/. IMAGE=no IMAGE_REPOSITORY=registry.example.com/…
+	@$(RELEASE) make -version "$(VERSION)" -helm $(HELM) -kustomize $(KUSTOMIZE) $(if $(filter no,$(IMAGE)),-image=false) \
+		$(if $(IMAGE_REPOSITORY),-image-repository "$(IMAGE_REPOSITORY)") $(if $(DOWNLOADS),-downloads "$(DOWNLOADS)") $(if $(PLATFORMS),-platforms "$(PLATFORMS)") $(if $(ONCE),-once)
+
+.PHONY: reproduce
+reproduce: $(RELEASE) ## Build the commit twice, in two places and from scratch, and compare. ALL=1 for all platforms.
+	@$(RELEASE) reproduce $(if $(ALL),-all)
+
+.PHONY: licenses
+licenses: $(RELEASE) ## Write THIRD_PARTY_LICENSES.txt; fails for a licence that is not allowed in a binary.
+	@echo "==> Looking at licences"
+	@$(RELEASE) licenses
 
 ##@ Test
 
@@ -144,10 +161,11 @@ manifests: $(KUSTOMIZE) ## Check that the manifests build.
 		echo "==> Building $$folder"; $(KUSTOMIZE) build "$$folder" > /dev/null; done
 
 .PHONY: verify
-verify: ## All checks in turn, generate, fmt and tidy included; fails where they change something.
+verify: ## All checks in turn, generate, fmt, tidy and licenses included; fails where they change something.
 	@$(MAKE) generate
 	@$(MAKE) fmt
 	@$(MAKE) tidy
+	@$(MAKE) licenses
 	@$(MAKE) lint
 	@$(MAKE) manifests
 	@bash hack/verify.sh
@@ -179,6 +197,10 @@ $(CRD_REF_DOCS): tools/apidocs/go.mod tools/apidocs/go.sum
 	@bash hack/progress.sh "Building crd-ref-docs (once)" \
 		env CGO_ENABLED=0 GOBIN="$(CURDIR)/$(TOOLS)" go -C tools/apidocs install -trimpath tool
 	@touch $@
+
+$(RELEASE): $(wildcard tools/release/*.go) tools/release/go.mod tools/release/go.sum
+	@bash hack/progress.sh "Building the program that makes a release" \
+		env CGO_ENABLED=0 go -C tools/release build -trimpath -o "$(CURDIR)/$@" .
 
 # Pinned where the chart's tests use its library.
 $(HELM): test/chart/go.mod test/chart/go.sum

@@ -34,7 +34,7 @@ FUZZTIME ?= 20s
 help: ## Show this text.
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [NAME=value]" } \
 		/^##@/ { print "\n" substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "KUBEBUILDER_ASSETS=DIR   use the etcd, kube-apiserver, kubectl … found there"
 

@@ -80,7 +80,7 @@ func TestInstallAndUpgradeWithKubectl(t *testing.T) {
 	c, kubeconfig := bare(t)
 	install := open(t, "docs/install.md", harness.Root(), environment(t, kubeconfig)...)
 	d := open(t, "docs/upgrade.md", harness.Root(), environment(t, kubeconfig)...)
-	install.elsewhere("helm ")                     // below
+	install.elsewhere("helm ", "skopeo ", "kubectl krew ") // below; the files of a release that is published
 	d.elsewhere("helm ", "kubectl rollout status") // there are no pods; make e2e waits for them
 	d.stand["-n orders"] = "-n default"
 

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 modules=()
 if [ $# = 0 ]; then
   set -- ./...
-  modules=(test/conformance test/bench test/chart tools/release)
+  modules=(test/conformance test/bench test/chart test/schemas tools/release)
   with() { # SCRIPT MODULE WHAT
     local status=0
     bash "$1" || status=$?

@@ -32,7 +32,7 @@ func TestExport(t *testing.T) {
 	g := NewWithT(t)
 	both := fixedSet(g, "key-1", "key-2")
 	issuer := trustedIssuer("auth0", both, func(i api.Issuer) {
-		i.IssuerSpec().Verification = &api.VerificationSpec{ResponseHeaders: []api.ResponseHeader{{Name: "X-Auth-Email", Claim: "email"}}}
+		i.IssuerSpec().Verification = &api.VerificationSpec{ResponseHeaders: []api.ResponseHeader{{Name: "X-Auth-Email", Claim: "email"}, {Name: "X-Auth-Groups", Claim: "groups"}}}
 	})
 	c := newCluster(t, interceptor.Funcs{}, issuer, published(g, issuer, both), mounted(g, issuer, both))
 	r := c.run("export", "auth0", "--format", "jwks")
@@ -43,6 +43,8 @@ func TestExport(t *testing.T) {
 		c.Expect(r.code).To(Equal(exitOK), r.err)
 		c.golden("export-"+format+".txt", r.out)
 	}
+	// test/peers runs nginx with these.
+	c.golden("export-nginx-cluster.txt", newCluster(t, interceptor.Funcs{}, clusterIssuer("login", both)).run("export", "cti/login", "--format", "nginx").out)
 	c.Expect(c.run("export", "auth0", "--format", "envoy-gateway", "--target", "GRPCRoute/x").out).To(ContainSubstring("kind: GRPCRoute\n    name: x\n"))
 	c.Expect(c.run("export", "auth0", "--format", "istio", "--use-mirror").out).To(ContainSubstring("jwksUri: https://jwks-trust-manager.jwks-trust-system.svc/mirror/ns/orders/auth0/jwks.json\n"))
 	c.Expect(c.run("export", "auth0", "--format", "xml").err).To(ContainSubstring("Choose one of: authn-config, envoy-gateway, istio, jwks, nginx, pem."))
@@ -96,7 +98,7 @@ func login(set *keyset.Set) *api.ClusterTrustedIssuer {
 	cti := clusterIssuer("login", set)
 	cti.Spec.Audiences = []string{"kubernetes", "dashboard"}
 	cti.Spec.Verification = &api.VerificationSpec{
-		RequiredClaims: []string{"tenant", `odd "name"`}, TokenTypes: []string{"at+jwt"},
+		RequiredClaims: []string{"tenant", `odd "name"`, "https://example.com/tenant-id", "a.b-c", "x__y:z__"}, TokenTypes: []string{"at+jwt"},
 		ClaimValidationRules: []api.ClaimValidationRule{{Claim: "hd", RequiredValue: "example.com"}, {Expression: "claims.admin == true", Message: "admins only"}},
 	}
 	cti.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{
@@ -131,9 +133,19 @@ func TestExportForTheAPIServer(t *testing.T) {
 	c.Expect(jwt.Issuer.CertificateAuthority).To(Equal(string(ca.PEM())))
 	c.Expect(jwt.ClaimMappings.Username.Expression).To(Equal(`"ext\"\\:" + (claims.name)`), "the prefix always applies")
 	c.Expect(jwt.ClaimMappings.Groups.Claim).To(Equal("roles"))
-	c.Expect(jwt.ClaimValidationRules).To(HaveLen(4))
+	var expressions []string
+	for _, rule := range jwt.ClaimValidationRules {
+		expressions = append(expressions, rule.Expression)
+	}
+	c.Expect(expressions).To(ConsistOf(
+		`claims[?"tenant"].hasValue() && claims["tenant"] != null`,
+		`claims[?"odd \"name\""].hasValue() && claims["odd \"name\""] != null`,
+		`claims[?"https://example.com/tenant-id"].hasValue() && claims["https://example.com/tenant-id"] != null`,
+		`claims[?"a__dot__b__dash__c"].hasValue() && claims["a__dot__b__dash__c"] != null`,
+		"", "claims.admin == true",
+	), "in the API server, claims is no map")
 	c.Expect(jwt.UserValidationRules).To(HaveLen(1))
-	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.tokenTypes.\n"))
+	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.requiredClaims (x__y:z__), tokenTypes.\n"))
 
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	g.Expect(os.WriteFile(file, ca.PEM(), 0o600)).To(Succeed())

@@ -81,7 +81,7 @@ func TestInstallAndUpgradeWithKubectl(t *testing.T) {
 	install := open(t, "docs/install.md", harness.Root(), environment(t, kubeconfig)...)
 	d := open(t, "docs/upgrade.md", harness.Root(), environment(t, kubeconfig)...)
 	install.elsewhere("helm ", "skopeo ", "kubectl krew ") // below; the files of a release that is published
-	d.elsewhere("helm ", "kubectl rollout status") // there are no pods; make e2e waits for them
+	d.elsewhere("helm ", "kubectl rollout status")         // there are no pods; make e2e waits for them
 	d.stand["-n orders"] = "-n default"
 
 	install.run(t, 0, "", "kubectl create namespace")

@@ -36,14 +36,20 @@ func startNginx(t *testing.T, s settings) { startNginxWith(t, s, strings.NewRepl
 // startNginxWith changes the configuration before.
 func startNginxWith(t *testing.T, s settings, change *strings.Replacer) {
 	t.Helper()
-	nginx := program(t, "NGINX", "install nginx, such as with apt-get install nginx-light", "nginx", "/usr/sbin/nginx")
-	prefix := openDir(t)
 	if s.Log == "" {
 		s.Log = "access.log"
 	}
-	write(t, prefix, "site.conf", change.Replace(render(t, "nginx.conf.tmpl", s)))
+	run(t, s.Listen, nginx(t, change.Replace(render(t, "nginx.conf.tmpl", s)))...)
+}
+
+// nginx is the command that runs it with a file for conf.d.
+func nginx(t *testing.T, site string) []string {
+	t.Helper()
+	path := program(t, "NGINX", "install nginx, such as with apt-get install nginx-light", "nginx", "/usr/sbin/nginx")
+	prefix := openDir(t)
+	write(t, prefix, "site.conf", site)
 	config := write(t, prefix, "nginx.conf", mainNginx)
-	run(t, s.Listen, nginx, "-p", prefix, "-e", "stderr", "-c", config)
+	return []string{path, "-p", prefix, "-e", "stderr", "-c", config}
 }
 
 func TestNginx(t *testing.T) { testProxy(t, startNginx) }

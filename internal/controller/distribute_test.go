@@ -170,6 +170,7 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		f.after(10 * time.Minute)
 		Expect(f.status()).To(And(come(3, 0), condition(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonDistributing)),
 			"what was said of the old keys does not stand for the new ones")
+		f.measures(0, map[string]int{"current": 0, "failed": 0, "waiting": 3})
 		f.writes.take()
 		Expect(f.distribute()).To(BeEmpty())
 		f.expectCopies(selected...)
@@ -234,6 +235,8 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		f.expectNone(selected...)
 		Expect(f.status().Distribution).To(BeNil())
 		Expect(findCondition(ptr.To(f.status()), api.ConditionDistributed)).To(BeNil())
+		Expect(series("jwks_trust_issuer_distributed", f.key)).To(BeEmpty())
+		Expect(series("jwks_trust_issuer_copies", f.key)).To(BeEmpty())
 	})
 
 	It("says that a selector cannot be understood, and touches no copy", func(ctx context.Context) {
@@ -245,6 +248,7 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		Expect(f.distribute()).To(BeEmpty())
 		f.expectCopies(selected...)
 		Expect(f.status()).To(condition(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonInvalidSelector))
+		Expect(series("jwks_trust_issuer_distributed", f.key)).To(Equal([]float64{0}))
 	})
 
 	It("goes on where a namespace has a ConfigMap of that name, or no room; status names them", func(ctx context.Context) {
@@ -263,6 +267,7 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 			And(HaveField("Namespace", foreign), HaveField("Reason", api.ReasonConfigMapConflict)),
 			And(HaveField("Namespace", full), HaveField("Reason", api.ReasonPublishFailed), HaveField("Message", ContainSubstring("exceeded quota")))))
 		Expect(f.events()).To(ContainElement(And(ContainSubstring(api.ReasonNamespacesFailed), ContainSubstring(foreign), ContainSubstring(full))))
+		f.measures(0, map[string]int{"current": 2, "failed": 2, "waiting": 0})
 
 		Expect(server.Delete(ctx, theirs)).To(Succeed())
 		Expect(server.Delete(ctx, quota)).To(Succeed())
@@ -270,6 +275,7 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		f.expectCopies(selected...)
 		Expect(f.status()).To(And(come(4, 4), isDistributed()))
 		Expect(f.status().Distribution.Failed).To(BeEmpty())
+		f.measures(1, map[string]int{"current": 4, "failed": 0, "waiting": 0})
 	})
 
 	It("names only so many namespaces, and counts them all", func(ctx context.Context) {
@@ -281,6 +287,7 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		Expect(f.status()).To(come(12, 0))
 		Expect(f.status().Distribution.Failed).To(HaveLen(10))
 		Expect(findCondition(ptr.To(f.status()), api.ConditionDistributed).Message).To(ContainSubstring("and 2 more"))
+		f.measures(0, map[string]int{"current": 0, "failed": 12, "waiting": 0})
 	})
 
 	It("does not share a name with another issuer: the first one has it", func(ctx context.Context) {
@@ -407,6 +414,15 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		Expect(server.Get(ctx, f.key, &api.ClusterTrustedIssuer{})).To(Satisfy(apierrors.IsNotFound))
 	})
 })
+
+// measures checks what metrics say of the copies.
+func (f *fleet) measures(distributed float64, copies map[string]int) {
+	GinkgoHelper()
+	Expect(series("jwks_trust_issuer_distributed", f.key)).To(Equal([]float64{distributed}))
+	for state, n := range copies {
+		Expect(series("jwks_trust_issuer_copies", f.key, "state", state)).To(Equal([]float64{float64(n)}), state)
+	}
+}
 
 // noConfigMaps gives a namespace a quota of no ConfigMaps. What keeps the quota's
 // status, a controller, does not run here.

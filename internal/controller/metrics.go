@@ -30,6 +30,8 @@ var (
 	retiringKeys       = describe("jwks_trust_issuer_retiring_keys", "How many of the trusted keys the issuer no longer publishes.")
 	retiredKeysInUse   = describe("jwks_trust_issuer_retired_keys_in_use", "How many trusted keys sign tokens although the issuer no longer publishes them.")
 	suspendedRotations = describe("jwks_trust_issuer_rotation_suspended", "1 while a key set is quarantined until somebody approves it, else 0.")
+	allDistributed     = describe("jwks_trust_issuer_distributed", "1 while the condition Distributed is True, else 0. Absent without spec.namespaceSelector.")
+	copies             = describe("jwks_trust_issuer_copies", "Namespaces of spec.namespaceSelector by the state of their copy: current, failed (see status.distribution.failed), waiting.", "state")
 	rotations          = describe("jwks_trust_issuer_rotations_total", "How often the trusted key set has changed since this manager started.")
 	fetches            = describe("jwks_trust_issuer_fetches_total", "Fetches of the issuer's keys by outcome: a reason of the condition Fetched.", "outcome")
 )
@@ -64,8 +66,16 @@ type figures struct {
 	success, fresh, expiry *metav1.Time
 	keys, retiring, inUse  int
 	ready, suspended       float64
-	rotations              int64
-	fetches                map[string]int // by outcome
+	// distribution is nil without a selector.
+	distribution *copyFigures
+	rotations    int64
+	fetches      map[string]int // by outcome
+}
+
+// copyFigures are those of an issuer's copies.
+type copyFigures struct {
+	complete                 float64
+	current, failed, waiting int
 }
 
 // change changes the figures of an issuer.
@@ -84,7 +94,7 @@ func (m *issuerMetrics) change(issuer api.Issuer, how func(*figures)) {
 // Describe implements prometheus.Collector.
 func (m *issuerMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, retiredKeysInUse, suspendedRotations, rotations, fetches,
+		lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, retiredKeysInUse, suspendedRotations, allDistributed, copies, rotations, fetches,
 	} {
 		out <- d
 	}
@@ -125,11 +135,17 @@ func (f figures) collect(key issuerKey, out chan<- prometheus.Metric) {
 	send(retiringKeys, prometheus.GaugeValue, float64(f.retiring))
 	send(retiredKeysInUse, prometheus.GaugeValue, float64(f.inUse))
 	send(suspendedRotations, prometheus.GaugeValue, f.suspended)
+	if d := f.distribution; d != nil {
+		send(allDistributed, prometheus.GaugeValue, d.complete)
+		send(copies, prometheus.GaugeValue, float64(d.current), "current")
+		send(copies, prometheus.GaugeValue, float64(d.failed), "failed")
+		send(copies, prometheus.GaugeValue, float64(d.waiting), "waiting")
+	}
 	send(rotations, prometheus.CounterValue, float64(f.rotations)) // there from the start, so that the first one is seen as an increase
 }
 
 // measure takes over what an issuer's next status says, written or not.
-func measure(issuer api.Issuer, next *api.IssuerStatus) {
+func measure(issuer api.Issuer, next *api.IssuerStatus, d *distributed) {
 	retiring, inUse := 0, 0
 	for _, k := range next.Keys {
 		if trustedState(k.State) && k.MissingSince != nil {
@@ -145,7 +161,21 @@ func measure(issuer api.Issuer, next *api.IssuerStatus) {
 		f.success, f.fresh, f.expiry = s.LastSuccessTime, s.FreshUntil, s.ExpiresAt
 		f.keys, f.retiring, f.inUse = int(s.Keys), retiring, inUse
 		f.ready, f.suspended = isTrue(next, api.ConditionReady), isTrue(next, api.ConditionRotationSuspended)
+		f.distribution = measureCopies(next, d)
 	})
+}
+
+// measureCopies counts as status does, which lists only some of the failures.
+func measureCopies(next *api.IssuerStatus, d *distributed) *copyFigures {
+	if d == nil {
+		return nil
+	}
+	f := &copyFigures{complete: isTrue(next, api.ConditionDistributed), failed: len(d.failed)}
+	if s := next.Distribution; s != nil && s.Desired != nil && s.Current != nil {
+		f.current = int(*s.Current)
+		f.waiting = max(int(*s.Desired)-f.current-f.failed, 0)
+	}
+	return f
 }
 
 // isTrue is 1 while the condition is True, else 0.

@@ -176,7 +176,7 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 // the events.
 func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m *memory) error {
 	next := nextStatus(issuer, out, r.Clock.Now())
-	measure(issuer, next)
+	measure(issuer, next, out.distributed)
 	if !worthWriting(m.saved, next, issuer.IssuerSpec().CacheTTLOrDefault()) {
 		return nil
 	}

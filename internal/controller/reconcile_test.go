@@ -897,8 +897,9 @@ func jsonOf(v any) string {
 	return string(text)
 }
 
-// series are the values of a metric for an issuer.
-func series(name string, key client.ObjectKey) []float64 {
+// series are the values of a metric for an issuer; with a label of its own, if one is
+// given.
+func series(name string, key client.ObjectKey, label ...string) []float64 {
 	GinkgoHelper()
 	families, err := metrics.Registry.Gather()
 	Expect(err).NotTo(HaveOccurred())
@@ -909,7 +910,8 @@ func series(name string, key client.ObjectKey) []float64 {
 			for _, l := range m.GetLabel() {
 				labels[l.GetName()] = l.GetValue()
 			}
-			if f.GetName() == name && labels["namespace"] == key.Namespace && labels["name"] == key.Name {
+			has := len(label) == 0 || labels[label[0]] == label[1]
+			if f.GetName() == name && labels["namespace"] == key.Namespace && labels["name"] == key.Name && has {
 				values = append(values, m.GetGauge().GetValue()+m.GetCounter().GetValue())
 			}
 		}

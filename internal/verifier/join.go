@@ -102,6 +102,8 @@ type Issuer struct {
 	// attempted is the last fetch that status has; lookedUp the last one that was
 	// asked for and succeeded, and failed the last one that did not.
 	attempted, lookedUp, failed time.Time
+	// attendance says whether a controller works on it.
+	attendance attendance
 	// settled: what is held is the trusted set, and no other one is on its way.
 	settled bool
 	// replaced is closed when there is news, and this is no longer what is
@@ -158,6 +160,7 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 	next.admit(status, object.IssuerSpec().RevokedKeys, endorsed)
 	next.countKeys(status, before)
 	next.recordFetches(status)
+	next.attendance = attendanceOf(object)
 	next.trust = next.trustOf(before)
 	next.settled = endorsed && recorded.PendingDigest == "" && next.held.digest == recorded.Digest
 	return next

@@ -37,7 +37,7 @@ func TestTheReferenceHasOurMetrics(t *testing.T) {
 	descriptions := make(chan *prometheus.Desc, 100)
 	verifications.Describe(descriptions)
 	mirrored.Describe(descriptions)
-	for _, d := range []*prometheus.Desc{acceptedTokens, unknownKeys} {
+	for _, d := range []*prometheus.Desc{acceptedTokens, unknownKeys, unattendedIssuers, certificateExpiry, certificateStart} {
 		descriptions <- d
 	}
 	close(descriptions)
@@ -47,6 +47,10 @@ func TestTheReferenceHasOurMetrics(t *testing.T) {
 	for d := range descriptions {
 		p := parts.FindStringSubmatch(d.String())
 		g.Expect(p).NotTo(BeNil(), d.String())
-		g.Expect(string(reference)).To(ContainSubstring("| `" + p[1] + "{" + strings.ReplaceAll(p[2], " ", "") + "}` |"))
+		labels := ""
+		if p[2] != "" {
+			labels = "{" + strings.ReplaceAll(p[2], " ", "") + "}"
+		}
+		g.Expect(string(reference)).To(ContainSubstring("| `" + p[1] + labels + "` |"))
 	}
 }

@@ -92,6 +92,7 @@ type Server struct {
 	extAuthz    *extAuthz
 	mirror      *mirror
 	certificate *certwatcher.CertWatcher
+	shows       *certificates
 	tls         *tlsConfig
 	// drain is how long clients have to go, and checkTimeout how long one request of
 	// external authorization may take.
@@ -157,7 +158,8 @@ func (s *Server) loadCertificates() error {
 	if s.certificate, err = certwatcher.New(s.options.CertFile, s.options.KeyFile); err != nil {
 		return fmt.Errorf("reading the serving certificate: %w", err)
 	}
-	s.tls, err = newTLSConfig(newCertificates(s.certificate.GetCertificate, s.log).pick, s.options.ClientCAFile, s.log)
+	s.shows = newCertificates(s.certificate.GetCertificate, s.log)
+	s.tls, err = newTLSConfig(s.shows.pick, s.options.ClientCAFile, s.log)
 	return err
 }
 
@@ -241,6 +243,8 @@ func (s *Server) Start(ctx context.Context) error {
 // listen opens the listeners and adds what serves them to the group.
 func (s *Server) listen(ctx context.Context, group *errgroup.Group) error {
 	if s.tls != nil {
+		shown.Store(s.shows)
+		context.AfterFunc(ctx, func() { shown.CompareAndSwap(s.shows, nil) })
 		if err := s.serve(ctx, group, s.options.Address, &s.address, s.Handler(), s.tls.listener()); err != nil {
 			return err
 		}

@@ -31,6 +31,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 )
@@ -335,6 +336,47 @@ func TestServerKeepsAGoodCertificateWhenTheNextHasExpired(t *testing.T) {
 	g.Expect(r.peer()).To(Equal(good))
 	replace(-2*time.Hour, -time.Hour)
 	g.Expect(r.peer()).To(Equal(good), "the last good one, not the first")
+}
+
+// TestTheCertificateIsMeasured: it is that which clients are shown, and it follows.
+func TestTheCertificateIsMeasured(t *testing.T) {
+	g := NewWithT(t)
+	directory := t.TempDir()
+	options, servers, _ := filesIn(t, directory)
+	server, err := NewServer(options, newStore(), logr.Discard())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(testutil.CollectAndCount(certificateCollector{})).To(BeZero(), "nobody is shown one")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Start(ctx) }()
+	g.Eventually(server.Addr).ShouldNot(BeEmpty())
+	measures := func(c *x509.Certificate) {
+		t.Helper()
+		g.Expect(testutil.CollectAndCompare(certificateCollector{}, strings.NewReader(fmt.Sprintf(`
+# HELP jwks_trust_serving_certificate_expiry_timestamp_seconds When the certificate that the verifier shows expires, in Unix time. Absent without HTTPS.
+# TYPE jwks_trust_serving_certificate_expiry_timestamp_seconds gauge
+jwks_trust_serving_certificate_expiry_timestamp_seconds %d
+# HELP jwks_trust_serving_certificate_not_before_timestamp_seconds When the certificate that the verifier shows became valid, in Unix time. Absent without HTTPS.
+# TYPE jwks_trust_serving_certificate_not_before_timestamp_seconds gauge
+jwks_trust_serving_certificate_not_before_timestamp_seconds %d
+`, c.NotAfter.Unix(), c.NotBefore.Unix())))).To(Succeed())
+	}
+	first, err := server.certificate.GetCertificate(nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	measures(first.Leaf)
+
+	template := servingTemplate()
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(24*time.Hour)
+	next := servers.issue(t, template)
+	write(t, options.CertFile, certificatePEM(next.Certificate[0]))
+	write(t, options.KeyFile, keyPEM(t, next))
+	g.Expect(server.certificate.ReadCertificate()).To(Succeed())
+	measures(next.Leaf)
+
+	cancel()
+	g.Eventually(ended).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
+	g.Eventually(func() int { return testutil.CollectAndCount(certificateCollector{}) }).Should(BeZero())
 }
 
 func TestServerReadsTheClientAuthorityAgain(t *testing.T) {

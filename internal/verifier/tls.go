@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
 // clientCAInterval is how often the file with the client authority is looked at,
@@ -62,6 +64,42 @@ func (c *certificates) pick(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 func goodAt(c *tls.Certificate, now time.Time) bool {
 	return !now.Before(c.Leaf.NotBefore) && !now.After(c.Leaf.NotAfter)
 }
+
+// shown are the certificates of the server that runs in this process; nil for none.
+var shown atomic.Pointer[certificates]
+
+var (
+	certificateExpiry = prometheus.NewDesc("jwks_trust_serving_certificate_expiry_timestamp_seconds",
+		"When the certificate that the verifier shows expires, in Unix time. Absent without HTTPS.", nil, nil)
+	certificateStart = prometheus.NewDesc("jwks_trust_serving_certificate_not_before_timestamp_seconds",
+		"When the certificate that the verifier shows became valid, in Unix time. Absent without HTTPS.", nil, nil)
+)
+
+// certificateCollector looks, when metrics are asked for, at the certificate that the
+// next client would be shown.
+type certificateCollector struct{}
+
+// Describe implements prometheus.Collector.
+func (certificateCollector) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- certificateExpiry
+	descriptions <- certificateStart
+}
+
+// Collect implements prometheus.Collector.
+func (certificateCollector) Collect(to chan<- prometheus.Metric) {
+	c := shown.Load()
+	if c == nil {
+		return
+	}
+	certificate, err := c.pick(nil)
+	if err != nil || certificate == nil || certificate.Leaf == nil {
+		return
+	}
+	to <- prometheus.MustNewConstMetric(certificateExpiry, prometheus.GaugeValue, float64(certificate.Leaf.NotAfter.Unix()))
+	to <- prometheus.MustNewConstMetric(certificateStart, prometheus.GaugeValue, float64(certificate.Leaf.NotBefore.Unix()))
+}
+
+func init() { metrics.Registry.MustRegister(certificateCollector{}) }
 
 // tlsConfig is the configuration for the next handshake.
 type tlsConfig struct {

@@ -168,7 +168,8 @@ type usageReporter struct {
 	log    logr.Logger
 }
 
-// SetupUsage lets the use of keys be seen: in metrics, and in the issuers' status.
+// SetupUsage lets the use of keys be seen: in metrics, and in the issuers' status; and
+// in metrics which issuers no controller works on.
 func SetupUsage(mgr manager.Manager, store *Store, log logr.Logger) error {
 	return mgr.Add(&usageReporter{store: store, client: mgr.GetClient(), log: log})
 }
@@ -178,11 +179,12 @@ func (*usageReporter) NeedLeaderElection() bool { return false }
 
 // Start reports until the context ends.
 func (r *usageReporter) Start(ctx context.Context) error {
-	collector := usageCollector{r.store}
-	if err := metrics.Registry.Register(collector); err != nil {
-		return fmt.Errorf("registering the metrics of keys: %w", err)
+	for _, collector := range []prometheus.Collector{usageCollector{r.store}, attendanceCollector{r.store}} {
+		if err := metrics.Registry.Register(collector); err != nil {
+			return fmt.Errorf("registering the metrics of issuers: %w", err)
+		}
+		defer metrics.Registry.Unregister(collector)
 	}
-	defer metrics.Registry.Unregister(collector)
 	// Replicas that start together do not report together.
 	timer := time.NewTimer(rand.N(usageTick)) //nolint:gosec // spreads load, guards nothing
 	defer timer.Stop()

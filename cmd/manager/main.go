@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -36,6 +37,7 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
 	"github.com/jwks-trust/jwks-trust-manager/internal/servingcert"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+	"github.com/jwks-trust/jwks-trust-manager/internal/tracing"
 	"github.com/jwks-trust/jwks-trust-manager/internal/verifier"
 	"github.com/jwks-trust/jwks-trust-manager/internal/version"
 )
@@ -57,6 +59,7 @@ type options struct {
 	version           bool
 	probeAddress      string
 	profileAddress    string
+	tracingEndpoint   string
 	egressAllow       stringList
 	egressProxy       string
 	apiAudiences      stringList
@@ -94,6 +97,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.BoolVar(&o.metricsSecure, "metrics-secure", false, "Serve metrics over HTTPS, and only to clients whose bearer token the API server knows and who may get /metrics. Needs the rights to create tokenreviews and subjectaccessreviews.")
 	f.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "Folder with tls.crt and tls.key for --metrics-secure; read again when they change. Without it a self-signed certificate is made at each start.")
 	f.StringVar(&o.profileAddress, "pprof-bind-address", "", "Address of Go's profiles over HTTP, such as 127.0.0.1:6060; empty turns them off. Whoever can reach it sees what the process does, so keep it on loopback.")
+	f.StringVar(&o.tracingEndpoint, "tracing-endpoint", endpointFromEnvironment(), "URL of an OpenTelemetry collector that takes traces by OTLP over gRPC, such as http://otel-collector.observability.svc:4317; empty turns tracing off. Defaults to $OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, then $OTEL_EXPORTER_OTLP_ENDPOINT; the other OTEL_* variables say the rest.")
 	f.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
 	f.StringVar(&o.server.HTTPAddress, "verifier-http-bind-address", "", "Plain HTTP address for forward-auth alone; empty turns it off.")
@@ -144,6 +148,8 @@ func (o *options) check() error {
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
 	case o.metricsCertDir != "" && !o.metricsSecure:
 		return errors.New("--metrics-cert-dir needs --metrics-secure: without it metrics are plain HTTP")
+	case o.tracingEndpoint != "" && tracing.CheckEndpoint(o.tracingEndpoint) != nil:
+		return fmt.Errorf("--tracing-endpoint: %w", tracing.CheckEndpoint(o.tracingEndpoint))
 	case o.server.ExtAuthzAddress != "" && o.server.CertFile == "":
 		return errors.New("--ext-authz-bind-address needs --tls-cert-file: it is served over TLS alone")
 	case o.server.ClientCAFile != "" && o.server.CertFile == "":
@@ -185,6 +191,11 @@ func run(ctx context.Context, o *options, log logr.Logger) error {
 		return err
 	}
 	defer fetcher.Close()
+	spans, stopTracing, err := o.startTracing(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	mgr, err := newManager(o)
 	if err != nil {
 		return err
@@ -196,11 +207,12 @@ func run(ctx context.Context, o *options, log logr.Logger) error {
 		queue := controller.NewQueue()
 		shared := fetch.Share(fetcher, nil, queue.Changed)
 		defer shared.Close()
-		if err := setupController(ctx, mgr, o, shared, queue, log.WithName("controller")); err != nil {
+		if err := setupController(ctx, mgr, o, shared, queue, spans, log.WithName("controller")); err != nil {
 			return err
 		}
 	}
 	if o.runs(componentVerifier) {
+		o.server.Tracing = spans
 		if err := setupVerifier(mgr, o, log.WithName("verifier")); err != nil {
 			return err
 		}
@@ -295,7 +307,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 
 // setupController adds the controller, with a cache of the metadata of all our
 // ConfigMaps, to notice when a copy is changed; and what keeps the certificate.
-func setupController(ctx context.Context, mgr ctrl.Manager, o *options, shared *fetch.Shared, queue *controller.Queue, log logr.Logger) error {
+func setupController(ctx context.Context, mgr ctrl.Manager, o *options, shared *fetch.Shared, queue *controller.Queue, spans trace.TracerProvider, log logr.Logger) error {
 	copies, err := cache.New(mgr.GetConfig(), cache.Options{
 		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
 		DefaultLabelSelector: ours(), DefaultTransform: lean,
@@ -315,7 +327,7 @@ func setupController(ctx context.Context, mgr ctrl.Manager, o *options, shared *
 		}
 	}
 	return controller.Setup(ctx, mgr, controller.Options{
-		Fetcher: shared, Queue: queue, OperatorNamespace: o.operatorNamespace, Copies: copies,
+		Fetcher: shared, Queue: queue, OperatorNamespace: o.operatorNamespace, Copies: copies, Tracing: spans,
 	})
 }
 

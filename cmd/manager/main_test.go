@@ -48,6 +48,7 @@ func TestCommandLine(t *testing.T) {
 		"ext_authz without TLS":         {[]string{"--operator-namespace=x", "--ext-authz-bind-address=:1"}, "needs --tls-cert-file"},
 		"a certificate for plain HTTP":  {[]string{"--operator-namespace=x", "--metrics-cert-dir=a"}, "needs --metrics-secure"},
 		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
+		"a collector that is no URL":    {[]string{"--operator-namespace=x", "--tracing-endpoint=collector:4317"}, "--tracing-endpoint"},
 		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--egress-proxy=://"}, "--egress-proxy"},
 	} {
 		t.Run(name, func(t *testing.T) {

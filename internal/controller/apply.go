@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"go.opentelemetry.io/otel/attribute"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,7 +39,9 @@ var errForeign = errors.New("the ConfigMap belongs to someone else")
 // saveStatus applies the status, but for the verifier's fields, on condition that
 // the issuer is still the one that it was computed from, and brings issuer up to
 // date with the result.
-func (r *Reconciler) saveStatus(ctx context.Context, issuer api.Issuer, status *api.IssuerStatus, m *memory) error {
+func (r *Reconciler) saveStatus(ctx context.Context, issuer api.Issuer, status *api.IssuerStatus, m *memory) (err error) {
+	ctx, span := startSpan(ctx, "save status")
+	defer func() { endSpan(span, err) }()
 	ours := status.DeepCopy()
 	ours.RefreshRequestedAt, ours.KeyUsage = nil, nil // the verifier's: applied, they would become ours
 	content, err := json.Marshal(ours)
@@ -198,7 +201,9 @@ var errSuperseded = errors.New("the issuer has gone, or other keys are trusted b
 
 // bring brings a ConfigMap that was read live, nil for none, to what is wanted. It
 // returns the new resourceVersion.
-func (r *Reconciler) bring(ctx context.Context, issuer api.Issuer, live *corev1.ConfigMap, w wanted) (string, error) {
+func (r *Reconciler) bring(ctx context.Context, issuer api.Issuer, live *corev1.ConfigMap, w wanted) (_ string, err error) {
+	ctx, span := startSpan(ctx, "publish", attribute.String("k8s.namespace.name", w.key.Namespace), attribute.String("k8s.configmap.name", w.key.Name))
+	defer func() { endSpan(span, err) }()
 	if live == nil {
 		return r.create(ctx, w)
 	}

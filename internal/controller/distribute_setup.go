@@ -14,12 +14,12 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	ctrlevent "sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
@@ -28,7 +28,7 @@ import (
 // copyWorkers is how many copies are written at a time.
 const copyWorkers = 32
 
-func (d *Distributor) setup(mgr ctrl.Manager, copies cache.Cache) error {
+func (d *Distributor) setup(mgr ctrl.Manager, o Options) error {
 	namespaces := &metav1.PartialObjectMetadata{}
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	return builder.TypedControllerManagedBy[target](mgr).
@@ -36,12 +36,12 @@ func (d *Distributor) setup(mgr ctrl.Manager, copies cache.Cache) error {
 		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&api.ClusterTrustedIssuer{}), d.onIssuer())).
 		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&corev1.ConfigMap{}), d.onAuthoritative())).
 		WatchesRawSource(source.TypedKind(mgr.GetCache(), namespaces, d.onNamespace())).
-		WatchesRawSource(source.TypedKind(copies, configMapMetadata(), d.onCopy())).
+		WatchesRawSource(source.TypedKind(o.Copies, configMapMetadata(), d.onCopy())).
 		WithOptions(controller.TypedOptions[target]{
 			MaxConcurrentReconciles: copyWorkers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[target](conflictDelay, refusedDelay),
 		}).
-		Complete(d)
+		Complete(traced(o.Tracing, "distribute", nameOfTarget, reconcile.TypedReconciler[target](d)))
 }
 
 type targets = workqueue.TypedRateLimitingInterface[target]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -53,6 +54,8 @@ type Options struct {
 	Queue *Queue
 	// Copies caches the metadata of our ConfigMaps in all namespaces.
 	Copies cache.Cache
+	// Tracing takes spans; nil for none.
+	Tracing trace.TracerProvider
 }
 
 // Setup adds a controller for each kind to the manager.
@@ -80,18 +83,18 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		}
 		if newIssuer().IssuerKind() == api.ClusterTrustedIssuerKind {
 			r.distributor = &Distributor{Reconciler: r, Namespaces: mgr.GetClient()}
-			if err := r.distributor.setup(mgr, o.Copies); err != nil {
+			if err := r.distributor.setup(mgr, o); err != nil {
 				return fmt.Errorf("setting up the distribution: %w", err)
 			}
 		}
-		if err := r.setup(mgr, o.Copies); err != nil {
+		if err := r.setup(mgr, o); err != nil {
 			return fmt.Errorf("setting up the controller for %s: %w", newIssuer().IssuerKind(), err)
 		}
 	}
 	return nil
 }
 
-func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
+func (r *Reconciler) setup(mgr ctrl.Manager, o Options) error {
 	kind := r.New().IssuerKind()
 	toIssuer := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, cm *metav1.PartialObjectMetadata) []reconcile.Request {
 		return issuerOf(cm, kind)
@@ -109,11 +112,11 @@ func (r *Reconciler) setup(mgr ctrl.Manager, copies cache.Cache) error {
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](conflictDelay, maxErrorDelay),
 		})
 	if kind == api.TrustedIssuerKind {
-		b = b.WatchesRawSource(source.Kind(copies, configMapMetadata(), toIssuer))
+		b = b.WatchesRawSource(source.Kind(o.Copies, configMapMetadata(), toIssuer))
 	} else {
 		b = b.Watches(&api.ClusterTrustedIssuer{}, handler.EnqueueRequestsFromMapFunc(r.siblings))
 	}
-	return b.Complete(r)
+	return b.Complete(traced(o.Tracing, "reconcile", nameOfRequest(kind), reconcile.Reconciler(r)))
 }
 
 func configMapMetadata() *metav1.PartialObjectMetadata {

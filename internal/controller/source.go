@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -95,6 +96,11 @@ func (r *Reconciler) fetchKeys(ctx context.Context, issuer api.Issuer, p plan, k
 		},
 		discovered: known, gone: gone,
 	}}
+	ctx, span := startSpan(ctx, "get keys", attribute.String("jwks_trust.why", p.why))
+	defer func() {
+		span.SetAttributes(attribute.String("jwks_trust.outcome", got.reason))
+		span.End()
+	}()
 	defer func() {
 		if p := recover(); p != nil {
 			// What it said could hold part of the document.

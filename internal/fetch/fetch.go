@@ -133,8 +133,7 @@ func (f *Fetcher) Close() {
 	}
 }
 
-// Fetch gets a document. Its errors are *Error.
-func (f *Fetcher) Fetch(ctx context.Context, r Request) (*Document, error) {
+func (f *Fetcher) fetch(ctx context.Context, r Request) (*Document, error) {
 	target, err := checkURL(r.URL)
 	if err != nil {
 		return nil, err

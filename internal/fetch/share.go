@@ -170,7 +170,7 @@ func (s *Shared) Close() { s.close() }
 
 // Get gets a document, or the answer that somebody else got to the same request.
 func (s *Shared) Get(ctx context.Context, w Want) Answer {
-	f, kept := s.join(w)
+	f, kept := s.join(ctx, w)
 	if f == nil {
 		return kept
 	}
@@ -189,7 +189,7 @@ func timedOut(rawURL string, err error) *Error {
 }
 
 // join finds an answer that will do, or the request that will bring one.
-func (s *Shared) join(w Want) (*flight, Answer) {
+func (s *Shared) join(ctx context.Context, w Want) (*flight, Answer) {
 	id := w.Identity()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +209,7 @@ func (s *Shared) join(w Want) (*flight, Answer) {
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
 		s.flights[key] = f
-		go s.fly(f, key, w.Request, before)
+		go s.fly(s.inSpanOf(ctx), f, key, w.Request, before)
 	}
 	return f, Answer{}
 }
@@ -228,7 +228,7 @@ func (a *answered) willDo(w Want, now time.Time) bool {
 }
 
 // fly makes the request.
-func (s *Shared) fly(f *flight, key flightKey, r Request, before *answered) {
+func (s *Shared) fly(ctx context.Context, f *flight, key flightKey, r Request, before *answered) {
 	r.ETag, r.LastModified = "", ""
 	if before != nil && before.document != nil && !r.NoCache {
 		r.ETag, r.LastModified = before.document.ETag, before.document.LastModified
@@ -238,7 +238,7 @@ func (s *Shared) fly(f *flight, key flightKey, r Request, before *answered) {
 		a.Err = timedOut(r.URL, err)
 	} else {
 		a.Started = s.now()
-		a.Document, a.Err = s.contained(r, release)
+		a.Document, a.Err = s.contained(ctx, r, release)
 	}
 	if a.Err == nil && a.Document.NotModified {
 		a.Document = renewed(before.document, a.Document)
@@ -253,7 +253,7 @@ func (s *Shared) fly(f *flight, key flightKey, r Request, before *answered) {
 
 // contained makes the request itself. A panic in it is a failure: here, it would end the
 // manager, and the next one, again and again.
-func (s *Shared) contained(r Request, release func()) (doc *Document, err error) {
+func (s *Shared) contained(ctx context.Context, r Request, release func()) (doc *Document, err error) {
 	defer release()
 	defer func() {
 		if p := recover(); p != nil {
@@ -263,7 +263,7 @@ func (s *Shared) contained(r Request, release func()) (doc *Document, err error)
 			s.panicked(string(debug.Stack()))
 		}
 	}()
-	return s.from.Fetch(s.ctx, r)
+	return s.from.Fetch(ctx, r)
 }
 
 // errPanic is what a panic is reported as.

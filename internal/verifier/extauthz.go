@@ -69,6 +69,7 @@ func (h *extAuthz) check(ctx context.Context, request *authv3.CheckRequest) *aut
 	attributes := request.GetAttributes()
 	header := headerOf(attributes.GetRequest().GetHttp())
 	object, named := objectNamed(attributes.GetContextExtensions()[ContextIssuer])
+	ctx, span := h.auth.tracer.startCall(ctx, protocolExtAuthz, header)
 	var v Verdict
 	switch {
 	case !named:
@@ -80,7 +81,7 @@ func (h *extAuthz) check(ctx context.Context, request *authv3.CheckRequest) *aut
 		h.auth.gate.leave()
 	}
 	count(protocolExtAuthz, v)
-	logVerdict(h.auth.log, v, object.String())
+	h.auth.tell(span, v, object)
 	if v.Outcome == Accept {
 		return allowed(v, header)
 	}

@@ -37,6 +37,7 @@ type forwardAuth struct {
 	now     func() time.Time
 	gate    *gate
 	cache   *tokenCache
+	tracer  *requestTracer
 	log     logr.Logger
 }
 
@@ -46,16 +47,29 @@ func (h *forwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not found", http.StatusNotFound)
 		return
 	}
+	ctx, span := h.tracer.start(r.Context(), protocolForwardAuth, r.Header)
 	if !h.gate.enter() {
-		count(protocolForwardAuth, Verdict{Outcome: CannotDecide, Reason: Overloaded})
+		v := Verdict{Outcome: CannotDecide, Reason: Overloaded}
+		count(protocolForwardAuth, v)
+		span.end(v, "")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	defer h.gate.leave()
-	v := contained(h.log, func() Verdict { return h.judge(r.Context(), r.Header, object) })
+	v := contained(h.log, func() Verdict { return h.judge(ctx, r.Header, object) })
 	count(protocolForwardAuth, v)
-	logVerdict(h.log, v, object.String())
+	h.tell(span, v, object)
 	writeForwardAuth(w, v)
+}
+
+// tell tells the log and the span of a verdict, where somebody wants to know: to name
+// the object costs something.
+func (h *forwardAuth) tell(s requestSpan, v Verdict, object Object) {
+	if h.tracer != nil || h.log.V(1).Enabled() {
+		name := object.String()
+		logVerdict(h.log, v, name)
+		s.end(v, name)
+	}
 }
 
 // judge judges the token of a proxy's request.

@@ -120,6 +120,8 @@ func (l *lookup) lookUp(ctx context.Context, c *candidate, issuer *Issuer, v Ver
 		return v, issuer
 	}
 	defer l.leave(issuer.UID)
+	ctx, span := startSpan(ctx, "look up an unknown key")
+	defer span.End()
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
 	if ask {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -81,6 +82,8 @@ type ServerOptions struct {
 	// the set lacks; nil: there are none, and such a token waits for the next
 	// scheduled refresh.
 	RefreshRequests client.SubResourceClientConstructor
+	// Tracing takes spans; nil for none.
+	Tracing trace.TracerProvider
 }
 
 // Server answers forward-auth and TokenReview on every replica.
@@ -133,10 +136,11 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
+	tracer := newRequestTracer(o.Tracing)
 	s := &Server{
 		options: o, log: log, drain: drainTimeout, checkTimeout: checkTimeout,
 		mirror:      &mirror{issuers: store, now: store.now, url: o.MirrorURL},
-		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), cache: cache, log: log.WithValues("protocol", protocolForwardAuth)},
+		forwardAuth: &forwardAuth{issuers: store, lookup: unknownKeys, now: store.now, gate: newGate(o.MaxInFlight), cache: cache, tracer: tracer, log: log.WithValues("protocol", protocolForwardAuth)},
 	}
 	checks := *s.forwardAuth
 	checks.gate, checks.log = newGate(o.MaxInFlight), log.WithValues("protocol", protocolExtAuthz)
@@ -144,7 +148,7 @@ func NewServer(o ServerOptions, store *Store, log logr.Logger) (*Server, error) 
 	if o.ClientCAFile != "" {
 		s.tokenReview = &tokenReview{
 			issuers: store, lookup: unknownKeys, now: store.now, apiAudiences: o.APIAudiences,
-			gate: newGate(o.MaxInFlight), cache: cache, log: log.WithValues("protocol", protocolTokenReview),
+			gate: newGate(o.MaxInFlight), cache: cache, tracer: tracer, log: log.WithValues("protocol", protocolTokenReview),
 		}
 	}
 	return s, s.loadCertificates()

@@ -56,6 +56,7 @@ type tokenReview struct {
 	apiAudiences []string
 	gate         *gate
 	cache        *tokenCache
+	tracer       *requestTracer
 	log          logr.Logger
 }
 
@@ -72,10 +73,18 @@ func (h *tokenReview) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(status)
 		return
 	}
+	ctx, span := h.tracer.start(r.Context(), protocolTokenReview, r.Header)
+	a := h.answer(ctx, w, r)
+	span.end(a.verdict, a.object)
+}
+
+// answer answers a review, and returns what; nothing for one that is none.
+func (h *tokenReview) answer(ctx context.Context, w http.ResponseWriter, r *http.Request) (a answer) {
 	if !h.gate.enter() {
-		count(protocolTokenReview, Verdict{Outcome: CannotDecide, Reason: Overloaded})
+		a.verdict = Verdict{Outcome: CannotDecide, Reason: Overloaded}
+		count(protocolTokenReview, a.verdict)
 		w.WriteHeader(http.StatusServiceUnavailable)
-		return
+		return a
 	}
 	ours := true // the place in the gate, until the work has it
 	defer func() {
@@ -87,29 +96,34 @@ func (h *tokenReview) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, status := readBody(deadline, w, r)
 	if status != 0 {
 		w.WriteHeader(status)
-		return
+		return a
 	}
 	name := nameOfReview(body)
-	if reply, ok := h.seen(name); ok {
-		writeReview(w, reply)
-		return
+	if before, issuer := h.seen(name); before != nil {
+		writeReview(w, before.reply)
+		a.verdict = Verdict{Outcome: Accept, Reason: Accepted}
+		if h.tracer != nil {
+			a.object = issuer.Object.String()
+		}
+		return a
 	}
 	review, ok := parseReview(body)
 	if !ok {
 		w.WriteHeader(http.StatusBadRequest)
-		return
+		return a
 	}
 	ours = false
-	a := h.within(r.Context(), deadline, review.spec)
+	a = h.within(ctx, deadline, review.spec)
 	count(protocolTokenReview, a.verdict)
 	logVerdict(h.log, a.verdict, a.object)
 	reply, err := a.review(review.apiVersion)
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		return
+		return a
 	}
 	h.remember(name, a, reply)
 	writeReview(w, reply)
+	return a
 }
 
 // precheck refuses what is no review by the API server, before any of it is
@@ -265,28 +279,28 @@ func (h *tokenReview) remember(name tokenName, a answer, reply []byte) {
 	}
 }
 
-// seen is the reply to a review that was answered before, if its token would be
-// accepted again. For whom it stands, and for which audiences, rests on the review
+// seen is a review that was answered before, if its token would be accepted again; nil
+// otherwise. For whom the token stands, and for which audiences, rests on the review
 // and on what the token is judged by, and on nothing else.
-func (h *tokenReview) seen(name tokenName) (reply []byte, ok bool) {
+func (h *tokenReview) seen(name tokenName) (*accepted, *Issuer) {
 	before := h.cache.get(name)
 	if before == nil || before.reply == nil {
-		return nil, false
+		return nil, nil
 	}
 	issuer, ok := h.issuers.ForTokenReview(before.claims.Issuer)
 	if !ok {
-		return nil, false
+		return nil, nil
 	}
 	v, ok := before.again(issuer, h.now())
 	if !ok {
-		return nil, false
+		return nil, nil
 	}
 	issuer.used(v, h.now())
 	count(protocolTokenReview, v)
 	if h.log.V(1).Enabled() {
 		logVerdict(h.log, v, issuer.Object.String())
 	}
-	return before.reply, true
+	return before, issuer
 }
 
 // identify is who an accepted token stands for, and for which of the requested

@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +80,34 @@ func TestRightsForSecureMetrics(t *testing.T) {
 		args := arguments(t, made.one(t, "Deployment jwks-trust-"+component))
 		if !slices.Contains(args, "--metrics-secure") || !has(args, "--metrics-cert-dir=") {
 			t.Errorf("%s: %v", component, args)
+		}
+	}
+}
+
+// TestTracing: off unless somebody names a collector, which pods may then reach.
+func TestTracing(t *testing.T) {
+	policies := func(made objects) string {
+		text := ""
+		for _, component := range []string{"controller", "verifier"} {
+			egress, _, _ := unstructured.NestedSlice(made.one(t, "NetworkPolicy jwks-trust-"+component).Object, "spec", "egress")
+			text += fmt.Sprint(egress)
+		}
+		return text
+	}
+	off, on := render(t, combinations["network"]), render(t, combinations["tracing"])
+	if strings.Contains(policies(off), "4317") || strings.Count(policies(on), "4317") != 2 {
+		t.Errorf("pods may reach the collector: %s; and without one: %s", policies(on), policies(off))
+	}
+	for _, component := range []string{"controller", "verifier"} {
+		name := "Deployment jwks-trust-" + component
+		if has(arguments(t, off.one(t, name)), "--tracing-endpoint") {
+			t.Errorf("%s traces although nobody asks it to", component)
+		}
+		if !slices.Contains(arguments(t, on.one(t, name)), "--tracing-endpoint=http://otel-collector.observability.svc:4317") {
+			t.Errorf("%s does not trace", component)
+		}
+		if text := fmt.Sprint(podOf(t, on.one(t, name)).Object); !strings.Contains(text, "parentbased_traceidratio") || !strings.Contains(text, "value:0.01") {
+			t.Errorf("%s samples all: %s", component, text)
 		}
 	}
 }

@@ -64,6 +64,12 @@ annotations:
 {{- if not (or .Values.certificate.certManager.enabled .Values.certificate.existing) }}yes{{ end }}
 {{- end }}
 
+{{- define "jtm.tracingArgs" -}}
+{{- with .Values.tracing.endpoint }}
+- --tracing-endpoint={{ . }}
+{{- end }}
+{{- end }}
+
 {{- define "jtm.metricsArgs" -}}
 - --metrics-bind-address=:{{ .Values.metrics.port }}
 {{- if .Values.metrics.secure.enabled }}
@@ -165,6 +171,12 @@ env:
     valueFrom:
       resourceFieldRef:
         resource: limits.memory
+  {{- if and .root.Values.tracing.endpoint (ne (toString .root.Values.tracing.samplingRatio) "") }}
+  - name: OTEL_TRACES_SAMPLER
+    value: parentbased_traceidratio
+  - name: OTEL_TRACES_SAMPLER_ARG
+    value: {{ .root.Values.tracing.samplingRatio | quote }}
+  {{- end }}
   {{- with .values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -184,7 +184,7 @@ var _ = Describe("A publication that was interrupted", func() {
 })
 
 var _ = Describe("Keys that are all withdrawn", func() {
-	It("stay so, wherever the manager dies, while the issuer is down", func(ctx context.Context) {
+	It("stay so, and leave no digest behind, wherever the manager dies, while the issuer is down", func(ctx context.Context) {
 		for n := 1; ; n++ {
 			s := newScene(ctx)
 			s.issuer.Publish(key2())
@@ -217,6 +217,7 @@ var _ = Describe("Keys that are all withdrawn", func() {
 			Expect(s.status().Snapshot.Digest).To(BeEmpty(), "killed at write %d", n)
 			for _, key := range []client.ObjectKey{s.copyKey(), s.authoritativeKey()} {
 				Expect(configMap(ctx, key).Data).To(BeEmpty(), "%s, killed at write %d", key, n)
+				Expect(configMap(ctx, key).Annotations).To(HaveKeyWithValue(api.AnnotationDigest, ""), "%s, killed at write %d", key, n)
 			}
 		}
 	})

@@ -139,7 +139,8 @@ func (r *Reconciler) giveUp(ctx context.Context, issuer api.Issuer, trusted *key
 }
 
 // withdrawnLeftover reports whether a ConfigMap of the issuer's still holds keys
-// of which every one is refused, although status names none any more.
+// of which every one is refused, although status names none any more; or has lost
+// them and still names their digest.
 func (r *Reconciler) withdrawnLeftover(ctx context.Context, issuer api.Issuer, content *corev1.ConfigMap, a *attempt) (bool, error) {
 	s := issuer.IssuerStatus()
 	if s.Snapshot == nil || s.Snapshot.Digest != "" || len(s.CompromisedKeys)+len(issuer.IssuerSpec().RevokedKeys) == 0 {
@@ -154,8 +155,11 @@ func (r *Reconciler) withdrawnLeftover(ctx context.Context, issuer api.Issuer, c
 			continue
 		}
 		set, _, err := snapshot.Decode(cm.Data)
-		if err != nil {
-			continue // no keys
+		if err != nil { // no keys
+			if cm.Annotations[api.AnnotationDigest] != snapshot.Digest(cm.Data) {
+				return true, nil
+			}
+			continue
 		}
 		if _, withdrawn := withoutRevoked(set, issuer, a); withdrawn {
 			return true, nil

@@ -104,10 +104,15 @@ func TestCrashAtEveryWrite(t *testing.T) {
 			var total tally
 			for n := 1; n <= most; n++ {
 				for _, after := range []bool{false, true} {
-					runs.Go(func() error { return w.disturbed(kind, story, learned, n, after, &total) })
+					runs.Go(func() error {
+						if err := w.disturbed(kind, story, learned, n, after, &total); err != nil {
+							t.Error(err) // all that fail are of interest
+						}
+						return nil
+					})
 				}
 			}
-			g.Expect(runs.Wait()).To(Succeed())
+			_ = runs.Wait() // each has reported for itself
 			g.Expect(total.crashes).To(BeNumerically(">", 2*len(story)), "there was something to interrupt")
 			figures.add("SIGKILL at each write, before and after the server has seen it ("+kind+")",
 				"same objects as undisturbed, within 30 s; trusted keys at every moment",

@@ -19,7 +19,7 @@ KUSTOMIZE := $(TOOLS)/kustomize
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-kube-api-linter
 HELM := $(TOOLS)/helm
 CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
-MODULES := . tools tools/lint tools/apidocs test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples tools/release test/schemas
+MODULES := . tools tools/lint tools/apidocs test/controlplane test/conformance test/bench test/chart test/peers test/peers/caddy test/consumers test/e2e examples tools/release test/schemas test/faults/toxiproxy
 RELEASE := bin/release
 
 # What programs say that they were built from (internal/version).

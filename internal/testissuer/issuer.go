@@ -28,6 +28,7 @@ import (
 // concurrent use.
 type Issuer struct {
 	address     string // does not change once started
+	names       []string
 	certificate tls.Certificate
 	ca          string
 
@@ -52,6 +53,11 @@ func WithAddress(address string) Option {
 	return func(i *Issuer) { i.address = address }
 }
 
+// WithNames makes the certificate good for these names too.
+func WithNames(names ...string) Option {
+	return func(i *Issuer) { i.names = names }
+}
+
 // Start starts an issuer that publishes no key yet.
 func Start(options ...Option) (*Issuer, error) {
 	i := &Issuer{address: "127.0.0.1:0", headers: http.Header{}, path: "/jwks.json"}
@@ -59,7 +65,7 @@ func Start(options ...Option) (*Issuer, error) {
 		o(i)
 	}
 	var err error
-	if i.certificate, i.ca, err = newCertificate(i.address); err != nil {
+	if i.certificate, i.ca, err = newCertificate(i.address, i.names); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", i.address)
@@ -259,8 +265,8 @@ func (i *Issuer) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL(), "jwks_uri": i.JWKSURI()}) // likewise
 }
 
-// newCertificate makes a CA and a certificate for loopback and for the address.
-func newCertificate(address string) (tls.Certificate, string, error) {
+// newCertificate makes a CA and a certificate for loopback, the address and the names.
+func newCertificate(address string, names []string) (tls.Certificate, string, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, "", err
@@ -282,7 +288,7 @@ func newCertificate(address string) (tls.Certificate, string, error) {
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test issuer"},
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		DNSNames: append([]string{"localhost"}, names...), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 	}
 	if host, _, err := net.SplitHostPort(address); err == nil {
 		if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {

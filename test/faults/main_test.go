@@ -74,6 +74,7 @@ func run(m *testing.M) int {
 	}
 	code := m.Run()
 	closeShared()
+	closeToxiproxy()
 	if err := scanLogs(); err != nil {
 		fmt.Fprintln(os.Stderr, "--- FAIL: the managers' logs:", err)
 		code = 1

@@ -206,22 +206,36 @@ func (w *world) healthy() error {
 // instance is a manager with its proxy.
 type instance struct {
 	*harness.Manager
-	proxy *proxy
-	name  string
-	args  []string
+	proxy   *proxy
+	name    string
+	program string
+	args    []string
 }
 
 var instances atomic.Int32
 
-// launch starts a manager behind a proxy with the rights of config, and does not wait
-// for it.
-func (w *world) launch(g Gomega, config *rest.Config, name string, args ...string) *instance {
-	i := &instance{name: fmt.Sprintf("%s-%d", name, instances.Add(1)), proxy: newProxy(g, config)}
+// prepare is a manager behind a proxy with the rights of config, which is still to be
+// started.
+func (w *world) prepare(g Gomega, config *rest.Config, name string, args ...string) *instance {
+	i := &instance{name: fmt.Sprintf("%s-%d", name, instances.Add(1)), program: binary, proxy: newProxy(g, config)}
 	file := filepath.Join(w.dir, i.name+".yaml")
 	g.Expect(os.WriteFile(file, i.proxy.kubeconfig(), 0o600)).To(Succeed())
 	i.args = append([]string{"--kubeconfig", file}, args...)
+	return i
+}
+
+// launch starts one, and does not wait for it.
+func (w *world) launch(g Gomega, config *rest.Config, name string, args ...string) *instance {
+	i := w.prepare(g, config, name, args...)
 	i.start(g)
 	return i
+}
+
+// wrapped is a program that does what the shell's text says, which ends with exec.
+func wrapped(g Gomega, dir, text string) string {
+	file := filepath.Join(dir, fmt.Sprintf("wrapped-%d", instances.Add(1)))
+	g.Expect(os.WriteFile(file, []byte("#!/bin/sh\n"+text+"\n"), 0o700)).To(Succeed()) //nolint:gosec // it is run
+	return file
 }
 
 // run starts a manager and waits until it is ready.
@@ -233,7 +247,7 @@ func (w *world) run(g Gomega, name string, args ...string) *instance {
 
 // start starts the process, again or for the first time.
 func (i *instance) start(g Gomega) {
-	m, err := harness.LaunchManager(binary, i.name, filepath.Join(logs, fmt.Sprintf("%s.%d.log", i.name, instances.Add(1))), i.args...)
+	m, err := harness.LaunchManager(i.program, i.name, filepath.Join(logs, fmt.Sprintf("%s.%d.log", i.name, instances.Add(1))), i.args...)
 	g.Expect(err).NotTo(HaveOccurred())
 	i.Manager = m
 }
@@ -242,9 +256,9 @@ func (i *instance) ready(g Gomega) {
 	g.Eventually(i.Ready).WithTimeout(time.Minute).WithPolling(50*time.Millisecond).Should(BeTrue(), "%s becomes ready", i.name)
 }
 
-// end ends the process and its proxy.
+// end ends the process and its proxy. It may be called again.
 func (i *instance) end() {
-	if !i.Ended() {
+	if i.Manager != nil && !i.Ended() {
 		i.Kill()
 	}
 	i.proxy.close()

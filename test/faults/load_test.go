@@ -133,7 +133,11 @@ func (l *load) median() time.Duration {
 
 // ask is what forward-auth says to a token.
 func ask(c *http.Client, address, path, token string) (status int, err error) {
-	req, err := http.NewRequest(http.MethodGet, "https://"+address+path, http.NoBody) //nolint:noctx // the client has a timeout
+	return askAt(c, "https://"+address+path, token)
+}
+
+func askAt(c *http.Client, url, token string) (status int, err error) {
+	req, err := http.NewRequest(http.MethodGet, url, http.NoBody) //nolint:noctx // the client has a timeout
 	if err != nil {
 		return 0, err
 	}

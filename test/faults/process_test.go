@@ -246,6 +246,36 @@ func (w *world) kubectl(g Gomega, args ...string) string {
 	return string(out)
 }
 
+// The disk for logs is full: each line fails. The manager goes on, and starts again.
+func TestLogsOnAFullDisk(t *testing.T) {
+	needsControlPlane(t)
+	t.Parallel()
+	g := NewWithT(t)
+	w := inShared(t)
+	err := failing(func(g Gomega) {
+		l := w.newLife(g, api.TrustedIssuerKind, "mute")
+		defer l.end()
+		l.manager.log, l.manager.args = "/dev/full", append(l.manager.args, "--zap-log-level=debug")
+		var acts []string
+		for _, a := range lives[api.TrustedIssuerKind] {
+			if !a.quick {
+				continue
+			}
+			l.manager.Kill()
+			l.manager.start(g)
+			l.manager.ready(g)
+			a.do(l, g)
+			g.Eventually(func() bool { return a.done(l) }).WithTimeout(mended).WithPolling(50*time.Millisecond).Should(BeTrue(), a.name)
+			g.Expect(l.manager.Ended()).To(BeFalse(), a.name)
+			acts = append(acts, a.name)
+		}
+		_, err := w.seen.judge(l.object.GetUID())
+		g.Expect(err).NotTo(HaveOccurred())
+		figures.add("the disk for logs is full", "the manager starts, and everything gets done", "%d starts and %d acts: %s", len(acts), len(acts), strings.Join(acts, ", "))
+	})
+	g.Expect(err).NotTo(HaveOccurred())
+}
+
 // Half of all writes meet a conflict for a while: everything gets done all the same.
 func TestConflictOnHalfOfAllWrites(t *testing.T) {
 	needsControlPlane(t)

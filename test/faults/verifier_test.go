@@ -6,6 +6,7 @@ package faults
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
@@ -30,6 +32,7 @@ import (
 type service struct {
 	*WithT
 	w          *world
+	via        *rest.Config // what controller and replicas use
 	issuer     *testissuer.Issuer
 	object     *api.TrustedIssuer
 	controller *instance
@@ -45,10 +48,10 @@ type service struct {
 // path is where forward-auth judges tokens of the service's issuer.
 const path = "/forward-auth/ns/default/auth"
 
-func newService(t *testing.T, w *world, replicas int) *service {
+func newService(t *testing.T, w *world, via *rest.Config, replicas int) *service {
 	t.Helper()
 	g := NewWithT(t)
-	s := &service{WithT: g, w: w, issuer: newIssuer(g, key1())}
+	s := &service{WithT: g, w: w, via: via, issuer: newIssuer(g, key1())}
 	t.Cleanup(s.issuer.Close)
 	var err error
 	s.authority, err = harness.NewAuthority("test")
@@ -56,8 +59,9 @@ func newService(t *testing.T, w *world, replicas int) *service {
 	dir := t.TempDir()
 	s.cert, s.key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	s.certify()
-	s.controller = w.run(g, "controller", "--components=controller")
+	s.controller = w.launch(g, via, "controller", "--components=controller")
 	t.Cleanup(func() { s.controller.end() })
+	s.controller.ready(g)
 	for range replicas {
 		s.replica(t).ready(g)
 	}
@@ -74,7 +78,7 @@ func newService(t *testing.T, w *world, replicas int) *service {
 func (s *service) replica(t *testing.T) *instance {
 	address, err := harness.FreeAddress()
 	s.Expect(err).NotTo(HaveOccurred())
-	r := s.w.launch(s, s.w.config, "verifier", "--components=verifier", "--verifier-bind-address", address,
+	r := s.w.launch(s, s.via, "verifier", "--components=verifier", "--verifier-bind-address", address,
 		"--tls-cert-file", s.cert, "--tls-private-key-file", s.key)
 	t.Cleanup(func() { r.end() })
 	s.replicas, s.addresses = append(s.replicas, r), append(s.addresses, address)
@@ -145,7 +149,8 @@ const enough = 100
 
 func TestVerifierUnderFault(t *testing.T) {
 	needsControlPlane(t)
-	s := newService(t, ownWorld(t, nil), 2)
+	w := ownWorld(t, nil)
+	s := newService(t, w, w.config, 2)
 	part := func(name string, do func()) {
 		t.Run(name, func(t *testing.T) {
 			s.WithT = NewWithT(t) // so that a failure ends this part, and the test cleans up
@@ -204,6 +209,27 @@ func TestVerifierUnderFault(t *testing.T) {
 	part("certificate half-written, then rotated", func() {
 		s.steadily("certificate half-written, then rotated", s.rotateCertificate)
 	})
+	part("certificate replaced by an expired one", func() {
+		s.steadily("certificate replaced by an expired one, then by a good one", s.expireCertificate)
+	})
+	part("an hour of outage", func() {
+		s.steadily("an hour without the issuer (the clock set forward)", func(l *load) {
+			s.issuer.Stop()
+			s.clockJumped(l, time.Hour)
+			s.tried(api.ReasonConnectionFailed)
+			l.goesOn(s, enough)
+			s.Expect(s.issuer.Restart()).To(Succeed())
+			s.tried(api.ReasonSucceeded)
+		})
+	})
+	part("the clock set back", func() {
+		s.steadily("the clock set back an hour", func(l *load) {
+			s.clockJumped(l, -time.Hour)
+			s.Eventually(func() time.Time { return s.w.read(s, s.object).Status.Snapshot.LastSuccessTime.Time }).
+				WithTimeout(mended).Should(BeTemporally("~", time.Now(), mended), "it has asked again, and what was ahead is brought back")
+			l.goesOn(s, enough)
+		})
+	})
 	part("hung requests and a flood of bad tokens", func() {
 		s.steadily("60 hung requests and a flood of bad tokens", s.flood)
 	})
@@ -243,6 +269,56 @@ func (s *service) rotateCertificate(l *load) {
 	for _, address := range s.addresses {
 		s.Eventually(func() (string, error) { return served(address, s.authority) }).WithTimeout(mended).Should(Equal("verifier-2"))
 	}
+}
+
+// expireCertificate writes a pair that no client would take.
+func (s *service) expireCertificate(l *load) {
+	cert, key, err := s.authority.Issue("verifier-expired", func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
+	s.Expect(err).NotTo(HaveOccurred())
+	s.write(s.key, key)
+	s.write(s.cert, cert)
+	for _, r := range s.replicas {
+		s.Eventually(func() (string, error) {
+			log, err := os.ReadFile(r.LogPath)
+			return string(log), err
+		}).WithTimeout(mended).Should(ContainSubstring("The serving certificate is not good at this time"), "it has been read")
+	}
+	l.goesOn(s, enough)
+	cert, key, err = s.authority.Issue("verifier-3")
+	s.Expect(err).NotTo(HaveOccurred())
+	s.write(s.key, key)
+	s.write(s.cert, cert)
+	for _, address := range s.addresses {
+		s.Eventually(func() (string, error) { return served(address, s.authority) }).WithTimeout(mended).Should(Equal("verifier-3"))
+	}
+}
+
+// clockJumped has the manager start on a clock that was put forward, or back where the
+// time is negative: it finds in status times that are as much further away. The clock
+// of this machine stays as it is.
+func (s *service) clockJumped(l *load, by time.Duration) {
+	s.controller.Kill()
+	s.w.read(s, s.object)
+	base, status := s.object.DeepCopy(), &s.object.Status
+	for _, t := range []*metav1.Time{status.Snapshot.LastSuccessTime, status.NextRefreshTime, status.Snapshot.FreshUntil, status.Snapshot.ExpiresAt, &status.LastAttempt.Time} {
+		if t != nil {
+			t.Time = t.Add(-by)
+		}
+	}
+	if h := status.HandledRefresh; h != nil {
+		h.StartTime.Time = h.StartTime.Add(-by)
+	}
+	for i := range status.Keys {
+		k := &status.Keys[i]
+		k.FirstSeenTime.Time, k.LastSeenTime.Time = k.FirstSeenTime.Add(-by), k.LastSeenTime.Add(-by)
+	}
+	s.Expect(s.w.api.Status().Patch(context.Background(), s.object, client.MergeFrom(base))).To(Succeed())
+	l.goesOn(s, enough)
+	s.controller.start(s)
+	s.controller.ready(s)
+	l.goesOn(s, enough)
 }
 
 // served is the name in the certificate that a server shows.

@@ -5,12 +5,14 @@ package faults
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
+	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -119,4 +121,58 @@ func (s *witness) judge(uid types.UID) (versions int, err error) {
 		}
 	}
 	return len(history), nil
+}
+
+// versions are those of the ConfigMaps in a namespace, deleted ones without data.
+type versions struct {
+	watch.Interface
+
+	mu   sync.Mutex
+	seen []*corev1.ConfigMap
+}
+
+// versionsIn begins to read them.
+func (w *world) versionsIn(g Gomega, namespace string) *versions {
+	stream, err := w.api.Watch(context.Background(), &corev1.ConfigMapList{}, client.InNamespace(namespace))
+	g.Expect(err).NotTo(HaveOccurred())
+	v := &versions{Interface: stream}
+	go func() {
+		for event := range stream.ResultChan() {
+			cm, ok := event.Object.(*corev1.ConfigMap)
+			if !ok {
+				continue
+			}
+			if event.Type == watch.Deleted {
+				cm.Data = nil
+			}
+			v.mu.Lock()
+			v.seen = append(v.seen, cm)
+			v.mu.Unlock()
+		}
+	}()
+	return v
+}
+
+func (v *versions) all() []*corev1.ConfigMap {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.seen)
+}
+
+// kidsOf are the names of the keys in a ConfigMap, in their order.
+func kidsOf(data map[string]string) string {
+	var set struct {
+		Keys []struct {
+			Kid string `json:"kid"`
+		} `json:"keys"`
+	}
+	if json.Unmarshal([]byte(data[snapshot.KeyJWKS]), &set) != nil {
+		return ""
+	}
+	var out []string
+	for _, k := range set.Keys {
+		out = append(out, k.Kid)
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
 }

@@ -210,6 +210,7 @@ type instance struct {
 	name    string
 	program string
 	args    []string
+	log     string // where it logs to; a file of its own for each start, if empty
 }
 
 var instances atomic.Int32
@@ -247,7 +248,11 @@ func (w *world) run(g Gomega, name string, args ...string) *instance {
 
 // start starts the process, again or for the first time.
 func (i *instance) start(g Gomega) {
-	m, err := harness.LaunchManager(i.program, i.name, filepath.Join(logs, fmt.Sprintf("%s.%d.log", i.name, instances.Add(1))), i.args...)
+	log := i.log
+	if log == "" {
+		log = filepath.Join(logs, fmt.Sprintf("%s.%d.log", i.name, instances.Add(1)))
+	}
+	m, err := harness.LaunchManager(i.program, i.name, log, i.args...)
 	g.Expect(err).NotTo(HaveOccurred())
 	i.Manager = m
 }

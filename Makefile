@@ -128,7 +128,7 @@ bench-scale: build $(CONTROLPLANE) ## Measure many issuers, many copies, and fai
 .PHONY: faults
 faults: $(CONTROLPLANE) ## Break all that the product stands on, and see what it promises. FAULTS='TestCrash' for a part.
 	@mkdir -p bin
-	@go test ./test/faults -count=1 -timeout 90m -v -run '$(or $(FAULTS),.)' -args -full -report "$(CURDIR)/bin/faults.txt"
+	@go test ./test/faults -count=1 -timeout 90m -v -run '$(or $(FAULTS),.)' -args -full -report "$(CURDIR)/bin/faults.txt" $(if $(FAULTS),,-docs)
 
 .PHONY: sim
 sim: ## Simulate controller and verifier under SEEDS (5200) schedules of STEPS (200); FIRST=n replays seed n with SEEDS=1.

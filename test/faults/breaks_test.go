@@ -41,8 +41,21 @@ func TestDeliberateBreaksAreCaught(t *testing.T) {
 			broken: `return Verdict{Outcome: Refuse, Reason: NotReady}`,
 			test:   "^TestVerifierUnderFault$", caught: "503",
 		},
+		"a name is judged once and dialled anew": {
+			file:   "internal/fetch/dial.go",
+			sound:  `conn, err := f.dialFirst(ctx, network, addrs, port)`,
+			broken: `_, _ = addrs, port; conn, err := f.connect(ctx, network, hostPort)`,
+			test:   "^TestNameServerLies$", caught: "rebinds",
+		},
+		"something is kept of each rotation": {
+			file:   "internal/controller/reconcile.go",
+			sound:  `	m.trusted, m.success = want, success`,
+			broken: `	go func() { <-make(chan struct{}); _ = want }(); m.trusted, m.success = want, success`,
+			test:   "^TestSoak$", caught: "goroutines are left",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := NewWithT(t)
 			dir := t.TempDir()
 			source := filepath.Join(harness.Root(), tc.file)

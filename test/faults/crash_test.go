@@ -26,8 +26,8 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
 )
 
-// together is how many lives are lived at a time: they mostly wait.
-const together = 8
+// together is how many lives of each kind are lived at a time: they mostly wait.
+const together = 6
 
 // act is a part of an issuer's life.
 type act struct {
@@ -85,6 +85,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	w := inShared(t)
 	for kind, acts := range lives {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			g := NewWithT(t)
 			var story []act
 			for _, a := range acts {

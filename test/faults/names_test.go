@@ -244,7 +244,7 @@ var odd = map[string]reply{
 	"more-than-fits":          truncated(at("127.0.0.1")),
 	"the-first-ones-are-dead": at("127.66.0.1", "127.66.0.2", "127.66.0.3", "127.0.0.1"),
 	"slow": func(q question) *dnsmessage.Message {
-		<-time.After(time.Second)
+		<-time.After(time.Second / 2)
 		return at("127.0.0.1")(q)
 	},
 }
@@ -321,6 +321,7 @@ func TestNameServerLies(t *testing.T) {
 	}
 	t.Parallel()
 	n := newNamed(t)
+	n.rebind(t)
 	for name, r := range odd {
 		n.w.becomesReady(n, n.trust(name, r))
 	}
@@ -345,7 +346,6 @@ func TestNameServerLies(t *testing.T) {
 	n.Expect(n.again(liars...)).To(HaveEach(api.ReasonSucceeded), "once it says the truth again")
 	figures.add("the DNS server fails, lies or is slow", "keys stay; each case is told by its reason; all goes on afterwards",
 		"%d ways to fail or lie, %d odd ones that lead to the keys", len(lies), len(odd))
-	n.rebind(t)
 }
 
 // rebind has a name mean an address that may be fetched from and one that may not, by

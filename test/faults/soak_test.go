@@ -52,7 +52,7 @@ const (
 func TestSoak(t *testing.T) {
 	needsControlPlane(t)
 	t.Parallel()
-	issuers, rounds := 2, 10
+	issuers, rounds := 2, 6
 	if *full {
 		issuers, rounds = 10, 50
 	}
@@ -60,7 +60,7 @@ func TestSoak(t *testing.T) {
 	for range soakWarm {
 		s.rotate()
 	}
-	tenth := rounds / 10
+	tenth := max(1, rounds/10)
 	var heaps, routines []int
 	began := time.Now()
 	for range rounds {

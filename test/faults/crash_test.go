@@ -27,7 +27,7 @@ import (
 )
 
 // together is how many lives of each kind are lived at a time: they mostly wait.
-const together = 6
+const together = 4
 
 // act is a part of an issuer's life.
 type act struct {

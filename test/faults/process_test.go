@@ -316,7 +316,9 @@ func TestConflictOnHalfOfAllWrites(t *testing.T) {
 // broke is how long watches break in each act.
 const broke = 5 * time.Second
 
-// Watches break in the middle of a frame, and their versions are compacted away.
+// Watches break in the middle of a frame, and their versions are compacted away. Each
+// act meets a manager that has just started: client-go waits longer after each break, up
+// to a minute (docs/reliability.md).
 func TestWatchesBreakAndExpire(t *testing.T) {
 	needsTime(t)
 	t.Parallel()
@@ -339,6 +341,10 @@ func TestWatchesBreakAndExpire(t *testing.T) {
 			}
 		})
 		for _, a := range lives[api.ClusterTrustedIssuerKind] {
+			l.manager.Kill()
+			healed.Store(true)
+			l.manager.start(g)
+			l.manager.ready(g)
 			healed.Store(false)
 			l.manager.proxy.breakConnections()
 			end := time.AfterFunc(broke, func() { healed.Store(true) })

@@ -51,10 +51,11 @@ const (
 // first tenth of the rotations and in the last.
 func TestSoak(t *testing.T) {
 	needsControlPlane(t)
-	t.Parallel()
 	issuers, rounds := 2, 6
 	if *full {
 		issuers, rounds = 10, 50
+	} else {
+		t.Parallel() // otherwise it would cost the others their 30 s
 	}
 	s := newSoak(t, issuers)
 	for range soakWarm {

@@ -103,7 +103,7 @@ func (s *nameServer) serveTCP(l net.Listener) {
 				return
 			}
 			if out := s.answer(text, true); out != nil {
-				_ = wire.Write(conn, wire.BigEndian, uint16(len(out))) //nolint:gosec // small
+				_ = wire.Write(conn, wire.BigEndian, uint16(len(out)))
 				_, _ = conn.Write(out)
 			}
 		}()

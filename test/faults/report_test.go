@@ -100,5 +100,5 @@ func (f *table) write(intoDocs bool) error {
 			return fmt.Errorf("docs/reliability.md makes a promise that no test has kept: %s", line)
 		}
 	}
-	return os.WriteFile(page, []byte(before+begins+text+ends+after), 0o644) //nolint:gosec // a page for everybody
+	return os.WriteFile(page, []byte(before+begins+text+ends+after), 0o644)
 }

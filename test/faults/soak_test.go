@@ -157,7 +157,7 @@ func (s *soak) settled() {
 			}
 		}
 		return behind
-	}).WithTimeout(2*time.Minute).WithPolling(250*time.Millisecond).Should(BeZero(), "objects that have not followed rotation %d", s.round)
+	}).WithTimeout(2*time.Minute).WithPolling(time.Second).Should(BeZero(), "objects that have not followed rotation %d", s.round)
 }
 
 // heap is what the manager's live objects take, in bytes; without what client-go's

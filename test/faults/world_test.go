@@ -235,7 +235,7 @@ func (w *world) launch(g Gomega, config *rest.Config, name string, args ...strin
 // wrapped is a program that does what the shell's text says, which ends with exec.
 func wrapped(g Gomega, dir, text string) string {
 	file := filepath.Join(dir, fmt.Sprintf("wrapped-%d", instances.Add(1)))
-	g.Expect(os.WriteFile(file, []byte("#!/bin/sh\n"+text+"\n"), 0o700)).To(Succeed()) //nolint:gosec // it is run
+	g.Expect(os.WriteFile(file, []byte("#!/bin/sh\n"+text+"\n"), 0o700)).To(Succeed())
 	return file
 }
 

@@ -363,3 +363,31 @@ var _ = Describe("What a reconciliation has to remember", func() {
 		Expect(s.status()).To(isNotReady(api.ReasonExpired))
 	})
 })
+
+var _ = Describe("An object that was made again", func() {
+	It("keeps its ConfigMap, when a manager learns late that the one before it was deleted", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		Expect(server.Delete(ctx, s.get())).To(Succeed())
+		ending := s.get()
+		s.reconcile()
+		s.create()
+		s.after(time.Minute)
+		want := configMap(ctx, s.copyKey())
+		s.restart()
+		current, ok := s.r.Client.(client.WithWatch)
+		Expect(ok).To(BeTrue())
+		s.r.Client = interceptor.NewClient(current, interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if ti, ok := o.(*api.TrustedIssuer); ok {
+					ending.DeepCopyInto(ti)
+					return nil
+				}
+				return c.Get(ctx, key, o, opts...)
+			},
+		})
+		_, _ = s.r.Reconcile(ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
+		Expect(configMap(ctx, s.copyKey())).To(Equal(want))
+	})
+})

@@ -116,11 +116,16 @@ func (r *Reconciler) letGoCopies(ctx context.Context, issuer api.Issuer, retain 
 	return fmt.Errorf("withdrawing %d ConfigMaps: %w", len(failed), failed[0])
 }
 
-// letGo deletes a ConfigMap of the issuer, or marks it as released.
+// letGo deletes a ConfigMap of the issuer, or marks it as released. One that has passed
+// to a later object of the same name is that one's: whoever learns late that an object
+// was deleted must not take the keys of the next.
 func (r *Reconciler) letGo(ctx context.Context, issuer api.Issuer, at client.ObjectKey, retain bool) error {
 	cm, err := readConfigMap(ctx, r.Reader, at)
 	if err != nil || cm == nil || !r.owns(issuer, cm) {
 		return err
+	}
+	if of := cm.Labels[api.LabelIssuerUID]; of != "" && of != string(issuer.GetUID()) && at != r.authoritativeKey(issuer) {
+		return nil
 	}
 	if !retain {
 		return r.remove(ctx, cm)

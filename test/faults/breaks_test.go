@@ -47,6 +47,12 @@ func TestDeliberateBreaksAreCaught(t *testing.T) {
 			broken: `_, _ = addrs, port; conn, err := f.connect(ctx, network, hostPort)`,
 			test:   "^TestNameServerLies$", caught: "rebinds",
 		},
+		"a copy is written without a look at the issuer": {
+			file:   "internal/controller/apply.go",
+			sound:  `if err := r.confirm(ctx, issuer); err != nil {`,
+			broken: `if err := r.confirm(ctx, issuer); false && err != nil {`,
+			test:   "^TestStaleViews$", caught: "again-jwks",
+		},
 		"something is kept of each rotation": {
 			file:   "internal/controller/reconcile.go",
 			sound:  `	m.trusted, m.success = want, success`,

@@ -7,8 +7,11 @@ package faults
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,6 +134,7 @@ func TestStaleViews(t *testing.T) {
 			v.accepts(v.addresses[1])
 		})
 	}
+	part("reads from the past, writes to the present", v.writesFromThePast)
 	_, err = w.seen.judge(v.object.UID)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	figures.add("the API server shows the past", "trusted keys at every moment, byte for byte; what was missed is made up for within 30 s of the end",
@@ -178,4 +182,102 @@ func (v *oldView) miss(meanwhile func()) {
 	v.w.becomesReady(v, fresh)
 	v.slowest = max(v.slowest, time.Since(ended))
 	v.also = fresh
+}
+
+// writesFromThePast has a manager start that lists and watches the past, as behind a
+// load balancer, while what it writes, and what it reads by name, is the present. It
+// knows nothing of a key that was revoked, nor that an object was made again for
+// another issuer; and it is alone, so that nobody would put right what it spoils.
+func (v *oldView) writesFromThePast() {
+	w := v.w
+	v.controller.end()
+	present := w.run(v, "present", "--components=controller")
+	defer present.end()
+	first, second := newIssuer(v, key1(), key2()), newIssuer(v, key3())
+	defer first.Close()
+	defer second.Close()
+	revoked, again := w.trust(v, "revoked", first), w.trust(v, "again", first)
+	w.becomesReady(v, revoked)
+	w.becomesReady(v, again)
+	for _, ti := range []*api.TrustedIssuer{revoked, again} {
+		v.Eventually(func() (string, error) { return v.past.shows(ti) }).WithTimeout(mended).Should(Equal(w.read(v, ti).ResourceVersion))
+	}
+	v.past.etcd.cut(v)
+	w.patch(v, revoked, func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{"k1"} })
+	v.Expect(w.api.Delete(context.Background(), again)).To(Succeed())
+	v.Eventually(func() error { return w.api.Get(context.Background(), client.ObjectKeyFromObject(again), again) }).WithTimeout(mended).Should(Satisfy(apierrors.IsNotFound))
+	again = w.trust(v, "again", second)
+	want := map[string]string{"revoked-jwks": kids(key2()), "again-jwks": kids(key3())}
+	mounted := func(g Gomega, name string) string {
+		return kidsOf(w.data(g, client.ObjectKey{Namespace: "default", Name: name}))
+	}
+	for name := range want {
+		v.Eventually(func(g Gomega) string { return mounted(g, name) }).WithTimeout(mended).Should(Equal(want[name]), name)
+	}
+	w.becomesReady(v, again)
+	w.becomesReady(v, revoked)
+	present.end()
+	versions := w.versionsIn(v, "default")
+	defer versions.Stop()
+
+	old := newProxy(v, v.past.config)
+	defer old.close()
+	late := w.prepare(v, w.config, "late", "--components=controller")
+	// Clients before Kubernetes 1.35 list what the server's cache has; newer ones wait.
+	late.program = wrapped(v, w.dir, "exec env KUBE_FEATURE_WatchListClient=false "+late.program+` "$@"`)
+	var looked sync.Map
+	late.proxy.inject(func(c call, rw http.ResponseWriter, r *http.Request, pass http.HandlerFunc) {
+		if c.watch || r.URL.Query().Get("resourceVersion") == "0" {
+			old.upstream.ServeHTTP(rw, r)
+			return
+		}
+		looked.Store(c.path[strings.LastIndexByte(c.path, '/')+1:], true)
+		pass(rw, r)
+	})
+	late.start(v)
+	defer late.end()
+	late.ready(v)
+	for _, name := range []string{"revoked", "again"} { // it has come to them, and asked about them
+		v.Eventually(func() bool {
+			_, object := looked.Load(name)
+			_, copied := looked.Load(name + "-jwks")
+			return object || copied
+		}).WithTimeout(mended).Should(BeTrue(), name)
+	}
+	for name := range want {
+		v.Consistently(func(g Gomega) string { return mounted(g, name) }).WithTimeout(2*time.Second).Should(Equal(want[name]), name)
+	}
+	v.past.etcd.mend(v)
+	first.Publish(key2(), key3())
+	w.ask(v, revoked, "again")
+	v.Eventually(func(g Gomega) string { return mounted(g, "revoked-jwks") }).WithTimeout(mended).Should(Equal(kids(key2(), key3())))
+	v.Eventually(func() (all []string) {
+		for _, cm := range versions.all() {
+			all = append(all, kidsOf(cm.Data))
+		}
+		return all
+	}).WithTimeout(mended).Should(ContainElement(kids(key2(), key3())), "the last version has been seen")
+	judged := 0
+	for _, cm := range versions.all() {
+		if want[cm.Name] != "" {
+			judged++
+			v.Expect(kidsOf(cm.Data)).To(BeElementOf(want[cm.Name], kids(key2(), key3())), "%s: what was taken back came again", cm.Name)
+		}
+	}
+	for _, ti := range []*api.TrustedIssuer{revoked, again} {
+		_, err := w.seen.judge(ti.UID)
+		v.Expect(err).NotTo(HaveOccurred())
+	}
+	figures.add("a manager that lists and watches the past, and writes to the present", "a revoked key does not come back, nor the keys of an earlier object of the same name",
+		"%d versions of the mounted ConfigMaps judged", judged)
+}
+
+// kids are the names of keys, in their order.
+func kids(keys ...*testissuer.Key) string {
+	var out []string
+	for _, k := range keys {
+		out = append(out, k.ID)
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
 }

@@ -132,6 +132,7 @@ func (in rotation) missing() map[keyset.Ref]missing {
 			if in.answer != nil && in.answer.started.Before(in.now) {
 				m.since = in.answer.started
 			}
+			in.waited(m.since) // from now on this process knows
 		} else {
 			m = in.look(m)
 		}

@@ -35,7 +35,7 @@ CMD ["pause"]
 // archives are where buildImages leaves the images.
 func archives(dir string) ([]string, error) { return filepath.Glob(filepath.Join(dir, "image-*.tar")) }
 
-// buildImages builds all images into docker archives.
+// buildImages builds all images into docker archives, and the kubectl plugin.
 func buildImages(ctx context.Context, dir string) error {
 	stage, app := filepath.Join(dir, "stage"), filepath.Join(dir, "app")
 	certificates := filepath.Join(stage, "out", "etc", "ssl", "certs")
@@ -51,6 +51,7 @@ func buildImages(ctx context.Context, dir string) error {
 		os.WriteFile(filepath.Join(app, "Dockerfile"), []byte(appDockerfile), 0o600),
 		compile(ctx, harness.Root(), filepath.Join(stage, "out", "manager"), "./cmd/manager"),
 		compile(ctx, filepath.Join(harness.Root(), "test", "e2e"), filepath.Join(app, "app"), "./app"),
+		compile(ctx, harness.Root(), filepath.Join(dir, "plugins", "kubectl-jwks"), "./cmd/kubectl-jwks"),
 	); err != nil {
 		return err
 	}

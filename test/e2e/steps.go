@@ -19,13 +19,14 @@ type step struct {
 }
 
 // smokeSteps is how many of the steps -smoke takes.
-const smokeSteps = 4
+const smokeSteps = 5
 
 var steps = []step{
 	{"A node is Ready", nodeReady},
 	{"Install the chart into a namespace with restricted pod security", install},
 	{"Trust an issuer; an application mounts its keys", trust},
 	{"A token is verified by the application itself, and by the verifier", verify},
+	{"kubectl jwks finds the operator, and nothing that is amiss", plugin},
 	{"The issuer rotates: the verifier and the mounted file follow", rotate},
 	{"Roll the operator: no request fails", roll},
 	{"Upgrade the chart to another image: no request fails", upgrade},
@@ -140,6 +141,36 @@ func verify(ctx context.Context, w *world) error {
 		return err
 	}
 	w.load = startLoad(ctx, good, map[string]*asker{"the application": w.app, "the verifier": w.verifier})
+	return nil
+}
+
+// plugin asks `kubectl jwks` about the installation: its Deployments, lease and Service,
+// whose verifier it reaches through the API server, and the issuer, from this machine.
+func plugin(ctx context.Context, w *world) error {
+	out, err := w.jwks(ctx, "version")
+	if err != nil {
+		return err
+	}
+	for _, deployment := range []string{"jwks-trust-controller", "jwks-trust-verifier"} {
+		if want := harness.OperatorNamespace + "/" + deployment + ": " + managerImage + ":" + oldTag; !strings.Contains(out, want) {
+			return fmt.Errorf("kubectl jwks version does not say %q", want)
+		}
+	}
+	out, err = w.jwks(ctx, "check", "--all-namespaces")
+	if err != nil {
+		return err
+	}
+	for _, want := range []string{"1 usable key at", "mirror and forward-auth answer"} {
+		if !strings.Contains(out, want) {
+			return fmt.Errorf("kubectl jwks check does not say %q", want)
+		}
+	}
+	for line := range strings.Lines(out) {
+		amiss := strings.Contains(line, "FAILED") || strings.Contains(line, "skipped") || strings.Contains(line, "warning")
+		if amiss && !strings.Contains(line, "token webhook: off") { // as it is installed here
+			return fmt.Errorf("kubectl jwks check says %q", strings.TrimSpace(line))
+		}
+	}
 	return nil
 }
 

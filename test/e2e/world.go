@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -137,6 +138,17 @@ func (w *world) kubectl(ctx context.Context, args ...string) error {
 	out, err := w.output(ctx, args...)
 	show(out)
 	return err
+}
+
+// jwks shows a command of the kubectl plugin and what it prints. kubectl finds it by
+// its name.
+func (w *world) jwks(ctx context.Context, args ...string) (string, error) {
+	fmt.Println("   $ kubectl jwks " + strings.Join(args, " "))
+	command := append([]string{"env", "PATH=" + w.path("plugins") + ":" + os.Getenv("PATH"), "KUBECONFIG=" + w.path("admin.yaml"),
+		filepath.Join(harness.Assets(), "kubectl"), "jwks"}, args...)
+	out, err := outputOf(ctx, command...)
+	show(out)
+	return out, err
 }
 
 // helmDo runs helm as the administrator.

@@ -146,9 +146,9 @@ func failedPublication(key client.ObjectKey, err error) *publication {
 	case errors.Is(err, snapshot.ErrTooLarge):
 		return &publication{reason: api.ReasonSnapshotTooLarge, message: fmt.Sprintf("ConfigMap %s: %v; have the issuer publish fewer keys.", key, err)}
 	case apierrors.IsForbidden(err):
-		return &publication{reason: api.ReasonPublishFailed, message: fmt.Sprintf("The API server refuses ConfigMap %s: %v", key, err)}
+		return &publication{reason: api.ReasonPublishFailed, message: fmt.Sprintf("The API server refuses ConfigMap %s: %v. Grant what it lacks, or change the quota or admission policy that stands in the way.", key, err)}
 	}
-	return &publication{reason: api.ReasonPublishFailed, message: fmt.Sprintf("ConfigMap %s could not be written: %v", key, err)}
+	return &publication{reason: api.ReasonPublishFailed, message: fmt.Sprintf("ConfigMap %s could not be written: %v. It is tried again; if that goes on, look at the API server.", key, err)}
 }
 
 // unlessForeign drops the error that only the ConfigMap's owner can mend.

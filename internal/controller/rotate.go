@@ -216,12 +216,12 @@ func countKeys(n int) string {
 }
 
 func howToApprove(issuer api.Issuer, set *keyset.Set) string {
-	in := ""
+	in, short := "", "cti/"+issuer.GetName()
 	if ns := issuer.GetNamespace(); ns != "" {
-		in = " -n " + ns
+		in, short = " -n "+ns, "ti/"+issuer.GetName()+" -n "+ns
 	}
-	return fmt.Sprintf("Ask the issuer's owner; if they are right: kubectl annotate%s --overwrite %s %s %s=%s",
-		in, resourceOf(issuer), issuer.GetName(), api.AnnotationApprove, api.Approval(issuer, set.Digest()))
+	return fmt.Sprintf("kubectl jwks diff --candidate %[1]s shows them. Ask the issuer's owner; if they are right: kubectl jwks approve %[1]s, or kubectl annotate%[2]s --overwrite %[3]s %[4]s %[5]s=%[6]s",
+		short, in, resourceOf(issuer), issuer.GetName(), api.AnnotationApprove, api.Approval(issuer, set.Digest()))
 }
 
 // approved reports whether somebody has approved of the quarantined set.

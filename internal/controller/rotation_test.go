@@ -306,8 +306,11 @@ var _ = Describe("A key set that has to be approved", func() {
 				suspended(api.ReasonNoOverlap)(s)
 				Expect(s.inState(api.KeyQuarantined)).To(Equal([]string{"k2", "k3"}))
 				status := s.status()
-				Expect(findCondition(&status, api.ConditionRotationSuspended).Message).To(ContainSubstring(
-					"kubectl annotate -n " + s.key.Namespace + " --overwrite trustedissuers auth jwks-trust.dev/approve=" + status.Rotation.CandidateDigest))
+				Expect(findCondition(&status, api.ConditionRotationSuspended).Message).To(And(
+					ContainSubstring("kubectl jwks diff --candidate ti/auth -n "+s.key.Namespace+" shows them"),
+					ContainSubstring("kubectl jwks approve ti/auth -n "+s.key.Namespace+", or "),
+					ContainSubstring(
+						"kubectl annotate -n "+s.key.Namespace+" --overwrite trustedissuers auth jwks-trust.dev/approve="+status.Rotation.CandidateDigest)))
 			}},
 			step{after: 8 * time.Minute, trusts: []string{"k1"}, then: func(s *scene) {
 				Expect(s.status()).To(condition(api.ConditionStale, metav1.ConditionTrue, api.ReasonServingStale))

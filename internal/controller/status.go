@@ -555,7 +555,7 @@ func setDistributed(next *api.IssuerStatus, d *distributed, set setCondition) {
 		set(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonNamespacesFailed, fmt.Sprintf(
 			"%d of %d namespaces have the current copy. Not %s: status.distribution.failed says why.", current, desired, list(names)))
 	case desired == 0:
-		set(api.ConditionDistributed, metav1.ConditionTrue, api.ReasonNothingSelected, "spec.namespaceSelector matches no namespace.")
+		set(api.ConditionDistributed, metav1.ConditionTrue, api.ReasonNothingSelected, "spec.namespaceSelector matches no namespace; label those that have to have a copy, or correct it.")
 	default:
 		set(api.ConditionDistributed, metav1.ConditionTrue, api.ReasonDistributed, fmt.Sprintf("%d of %d namespaces have the current copy.", current, desired))
 	}
@@ -583,7 +583,7 @@ func setReady(next *api.IssuerStatus, spec *api.IssuerSpec, state snapshot.State
 		c := findCondition(next, api.ConditionExpired)
 		ready(metav1.ConditionFalse, c.Reason, c.Message)
 	case state == snapshot.Stale:
-		ready(metav1.ConditionTrue, api.ReasonServingStale, keysTrusted(next)+" The issuer has not confirmed them in time.")
+		ready(metav1.ConditionTrue, api.ReasonServingStale, keysTrusted(next)+" The issuer has not confirmed them in time; the condition Fetched says why, and what mends it.")
 	default:
 		ready(metav1.ConditionTrue, api.ReasonFresh, keysTrusted(next))
 	}

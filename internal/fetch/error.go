@@ -119,7 +119,7 @@ func (f *Fetcher) translate(host string, err error) *Error {
 	}
 	e := fail(InvalidResponse, "%s does not answer spec.jwksURI with well-formed HTTP, or with headers over %d KiB; have the server mended.", host, maxHeaders>>10)
 	if problem := connectionProblem(err); problem != "" {
-		e = fail(ConnectionFailed, "spec.jwksURI: the connection to %s failed: %s.", host, problem)
+		e = fail(ConnectionFailed, "spec.jwksURI: the connection to %s failed: %s; check that it is up, and that no firewall or NetworkPolicy keeps the manager from it.", host, problem)
 	}
 	e.err = err
 	return e
@@ -138,7 +138,7 @@ func (f *Fetcher) timeout(host string, err error) *Error {
 	case errors.As(err, &handshake):
 		return fail(Timeout, "spec.jwksURI: %s did not finish the TLS handshake within %s; check that it serves HTTPS at this port.", host, f.options.HandshakeTimeout)
 	}
-	return fail(Timeout, "%s did not answer spec.jwksURI completely within %s.", host, f.options.Timeout)
+	return fail(Timeout, "%s did not answer spec.jwksURI completely within %s; check that it is well, and what stands between it and the manager.", host, f.options.Timeout)
 }
 
 func isTimeout(err error) bool {
@@ -210,7 +210,7 @@ func translateTLS(host string, err error) *Error {
 	case errors.As(err, &invalid), errors.As(err, &verification):
 		return fail(TLSFailed, "The certificate of %s is not valid for an HTTPS server; have the server's certificate mended.", host)
 	case errors.As(err, &record):
-		return fail(TLSFailed, "%s does not speak TLS at the port of spec.jwksURI.", host)
+		return fail(TLSFailed, "%s does not speak TLS at the port of spec.jwksURI; correct the port, or have HTTPS served there.", host)
 	}
 	var handshake *handshakeError
 	switch {

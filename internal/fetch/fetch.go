@@ -166,13 +166,13 @@ func checkURL(raw string) (*url.URL, error) {
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return nil, fail(InvalidURL, "spec.jwksURI must not have a fragment; remove the # and what follows.")
 	case u.Hostname() == "" || strings.Contains(u.Hostname(), "%"):
-		return nil, fail(InvalidURL, "spec.jwksURI must name a host.")
+		return nil, fail(InvalidURL, "spec.jwksURI must name a host; put it after https://.")
 	case endsInNumber(u.Hostname()) && !isAddress(u.Hostname()):
 		return nil, fail(InvalidURL, "spec.jwksURI has a host that is a number; give a name, or an IPv4 address as four dotted decimal numbers.")
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return nil, fail(InvalidURL, "spec.jwksURI has a port that does not exist.")
+			return nil, fail(InvalidURL, "spec.jwksURI has a port that does not exist; give one from 1 to 65535, or none.")
 		}
 	}
 	return u, nil
@@ -415,7 +415,7 @@ func (f *Fetcher) broken(host string, err error) *Error {
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
 		return fail(InvalidResponse, "%s answered spec.jwksURI with a damaged gzip encoding; have the server mended.", host)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fail(ConnectionFailed, "%s broke off its answer to spec.jwksURI.", host)
+		return fail(ConnectionFailed, "%s broke off its answer to spec.jwksURI; check that it is well, and what stands between it and the manager.", host)
 	}
 	return f.translate(host, err)
 }

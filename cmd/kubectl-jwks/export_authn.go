@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	apiservercel "k8s.io/apiserver/pkg/cel"
+
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
 
@@ -119,9 +121,14 @@ func (o *exportOptions) claimRules(v *api.VerificationSpec) []object {
 		return nil
 	}
 	var rules []object
+	var lost []string
 	for _, name := range v.RequiredClaims {
-		quoted := strconv.Quote(name)
-		rules = append(rules, object{"expression": fmt.Sprintf("%[1]s in claims && claims[%[1]s] != null", quoted), "message": "the claim " + name + " is required"})
+		key, ok := celKey(name)
+		if !ok {
+			lost = append(lost, "requiredClaims ("+name+")")
+			continue
+		}
+		rules = append(rules, object{"expression": fmt.Sprintf("claims[?%[1]s].hasValue() && claims[%[1]s] != null", key), "message": "the claim " + name + " is required"})
 	}
 	for _, r := range v.ClaimValidationRules {
 		switch {
@@ -133,7 +140,6 @@ func (o *exportOptions) claimRules(v *api.VerificationSpec) []object {
 			rules = append(rules, object{"expression": r.Expression, "message": r.Message})
 		}
 	}
-	var lost []string
 	if v.MaxTokenLifetime != nil {
 		lost = append(lost, "maxTokenLifetime")
 	}
@@ -147,6 +153,17 @@ func (o *exportOptions) claimRules(v *api.VerificationSpec) []object {
 		fmt.Fprintf(o.c.ErrOut, "Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.%s.\n", strings.Join(lost, ", "))
 	}
 	return rules
+}
+
+// celKey is the name of a claim as an index of kube-apiserver's "claims", which is no
+// map: it knows no "in", and undoes the escapes of identifiers in each key. ok is false
+// for a name that it would take for another.
+func celKey(name string) (literal string, ok bool) {
+	if escaped, escapable := apiservercel.Escape(name); escapable {
+		return strconv.Quote(escaped), true
+	}
+	same, valid := apiservercel.Unescape(name)
+	return strconv.Quote(name), valid && same == name
 }
 
 func userRules(rules []api.UserValidationRule) []object {

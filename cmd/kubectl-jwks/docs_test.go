@@ -16,7 +16,7 @@ import (
 
 // documented is a command of ours in a text: up to what the shell would take, or the end
 // of the code that it stands in.
-var documented = regexp.MustCompile("kubectl\\s+jwks\\s+([a-z]+[^`\n#|<;$]*)")
+var documented = regexp.MustCompile("kubectl\\s+jwks\\s+([a-z]+[^`\n#|<;,$]*)")
 
 // TestDocumentedCommandsExist: each command that a document shows is there, with the flags
 // that it shows.

@@ -219,7 +219,7 @@ func TestOutageRunbook(t *testing.T) {
 	w.accepts("key-1")
 	for _, status := range []*document{d, help} {
 		expect(t, status.run(t, 0, "", "kubectl jwks status -A -o wide"), "orders ti/auth0\n  ServingStale (degraded)\n    ConnectionFailed: ",
-			"connection refused.", "    Mend that, then: kubectl jwks refresh ti/auth0 -n orders")
+			"connection refused; check that it is up", "    Mend that, then: kubectl jwks refresh ti/auth0 -n orders")
 	}
 	expect(t, help.run(t, 0, "", "kubectl jwks describe auth0"), "Conditions:", "ConnectionFailed", "Events:")
 	expect(t, help.run(t, 2, "", "kubectl jwks check -A"), "Installation", "Your rights", "Issuers, from this machine")

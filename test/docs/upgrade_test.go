@@ -122,7 +122,7 @@ func TestInstallAndUpgradeWithHelm(t *testing.T) {
 	env[len(env)-1] += string(filepath.ListSeparator) + tools
 	install := open(t, "docs/install.md", harness.Root(), env...)
 	d := open(t, "docs/upgrade.md", harness.Root(), env...)
-	install.elsewhere("kubectl apply")
+	install.elsewhere("kubectl apply", "skopeo ", "kubectl krew ")
 	d.elsewhere("kubectl ")
 	tag := func() string {
 		verifier := &appsv1.Deployment{}

@@ -146,13 +146,20 @@ func run(t *testing.T, store *Store, change ...func(*Server)) *running {
 	o, servers, clients := filesIn(t, t.TempDir())
 	server, err := NewServer(o, store, logr.Discard())
 	g.Expect(err).NotTo(HaveOccurred())
+	server.drain = 10 * time.Millisecond // who is still there, is the test itself
 	for _, c := range change {
 		c(server)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	finished := make(chan error, 1)
-	go func() { finished <- server.Start(ctx) }()
-	t.Cleanup(cancel)
+	finished, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		finished <- server.Start(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 	g.Eventually(server.Addr, 10*time.Second).ShouldNot(BeEmpty())
 	g.Eventually(server.HTTPAddr, 10*time.Second).ShouldNot(BeEmpty())
 	return &running{Server: server, options: o, servers: servers, clients: clients, stop: cancel, finished: finished}

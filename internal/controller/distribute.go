@@ -88,6 +88,7 @@ type encoded struct {
 	digest     string
 	generation int64
 	data       map[string]string
+	sum        string // of data, and of the labels and annotations with it
 }
 
 // distributed is how far the copies of an issuer have come.
@@ -225,7 +226,7 @@ func (d *Distributor) Reconcile(ctx context.Context, at target) (reconcile.Resul
 		return reconcile.Result{}, nil
 	}
 	err := d.bring(ctx, issuer, t, at.namespace)
-	if t.tell(d.Clock.Now(), d.expected(ctx, issuer, t)) {
+	if t.hasNews() && t.tell(d.Clock.Now(), d.expected(ctx, issuer, t)) {
 		d.Queue.wake(followerOf(issuer), following)
 	}
 	if errors.Is(err, errForeign) {
@@ -253,13 +254,13 @@ func (d *Distributor) bring(ctx context.Context, issuer api.Issuer, t *tally, na
 		t.drop(namespace)
 		return d.removeOthers(ctx, issuer, client.ObjectKey{Namespace: namespace})
 	}
-	data, ready, err := d.content(ctx, issuer, t)
+	content, ready, err := d.content(ctx, issuer, t)
 	if err != nil || !ready {
 		t.wait(namespace)
 		return err
 	}
-	w := d.wantedCopy(issuer, namespace, data)
-	p, err := d.ensureCopy(ctx, issuer, w, t.at(namespace))
+	w := d.wantedCopy(issuer, namespace, content.data)
+	p, err := d.ensureCopy(ctx, issuer, w, content.sum, t.at(namespace))
 	switch refused := failedPublication(w.key, err); {
 	case err == nil:
 		t.put(namespace, p)
@@ -278,55 +279,58 @@ func (d *Distributor) wantedCopy(issuer api.Issuer, namespace string, data map[s
 
 // content is what copies have to hold: nothing, where the keys have expired or were
 // withdrawn. ready is false while that is not settled; an event comes when it is.
-func (d *Distributor) content(ctx context.Context, issuer api.Issuer, t *tally) (data map[string]string, ready bool, err error) {
+func (d *Distributor) content(ctx context.Context, issuer api.Issuer, t *tally) (out encoded, ready bool, err error) {
 	content, err := readConfigMap(ctx, d.Client, d.authoritativeKey(issuer))
 	s := issuer.IssuerStatus().Snapshot
 	if err != nil || content == nil || s == nil || s.PendingDigest != "" {
-		return nil, false, err
+		return out, false, err
 	}
+	sum := func(data map[string]string) string { return d.wantedCopy(issuer, "", data).sum() }
 	switch digest := snapshot.Digest(content.Data); digest {
 	case "":
-		return nil, s.Digest == "" || d.removesExpired(issuer), nil
+		return encoded{sum: sum(nil)}, s.Digest == "" || d.removesExpired(issuer), nil
 	case s.Digest:
-		data, err = t.dataOf(issuer, content)
-		return data, err == nil, err
+		out, err = t.encode(issuer, content, digest, sum)
+		return out, err == nil, err
 	}
-	return nil, false, nil // somebody changed it; it is being put right
+	return out, false, nil // somebody changed it; it is being put right
 }
 
 // expected is the sum of what copies have to hold; empty while that is not known.
 func (d *Distributor) expected(ctx context.Context, issuer api.Issuer, t *tally) string {
-	data, ready, err := d.content(ctx, issuer, t)
+	content, ready, err := d.content(ctx, issuer, t)
 	if err != nil || !ready {
 		return ""
 	}
-	return d.wantedCopy(issuer, "", data).sum()
+	return content.sum
 }
 
-// dataOf encodes the trusted keys once for all copies. Only the keys are taken from
-// the ConfigMap, by their digest: the rest of it may have been changed by others.
-func (t *tally) dataOf(issuer api.Issuer, content *corev1.ConfigMap) (map[string]string, error) {
+// encode encodes the trusted keys, and sums them up, once for all copies. Only the keys
+// are taken from the ConfigMap, by their digest: the rest of it may have been changed by
+// others.
+func (t *tally) encode(issuer api.Issuer, content *corev1.ConfigMap, digest string, sum func(map[string]string) string) (encoded, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	digest, generation := snapshot.Digest(content.Data), issuer.GetGeneration()
+	generation := issuer.GetGeneration()
 	if e := t.encoded; e.digest == digest && e.generation == generation {
-		return e.data, nil
+		return e, nil
 	}
 	set, _, err := snapshot.Decode(content.Data)
 	if err != nil {
-		return nil, fmt.Errorf("reading the trusted keys: %w", err)
+		return encoded{}, fmt.Errorf("reading the trusted keys: %w", err)
 	}
 	data, err := encode(issuer, set)
-	if err == nil {
-		t.encoded = encoded{digest, generation, data}
+	if err != nil {
+		return encoded{}, err
 	}
-	return data, err
+	t.encoded = encoded{digest, generation, data, sum(data)}
+	return t.encoded, nil
 }
 
 // ensureCopy writes the copy, unless it is known to hold what is wanted. One that
 // nobody has touched since our last write needs no other look; and where there is
 // none, none is made to hold nothing.
-func (d *Distributor) ensureCopy(ctx context.Context, issuer api.Issuer, w wanted, before place) (place, error) {
+func (d *Distributor) ensureCopy(ctx context.Context, issuer api.Issuer, w wanted, sum string, before place) (place, error) {
 	var meta metav1.PartialObjectMetadata
 	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
 	if err := d.Copies.Get(ctx, w.key, &meta); client.IgnoreNotFound(err) != nil {
@@ -336,8 +340,8 @@ func (d *Distributor) ensureCopy(ctx context.Context, issuer api.Issuer, w wante
 	var err error
 	switch untouched := before.version != "" && meta.ResourceVersion == before.version; {
 	case len(w.data) == 0 && meta.Name == "":
-		return place{sum: w.sum()}, d.removeOthers(ctx, issuer, w.key)
-	case untouched && before.sum == w.sum():
+		return place{sum: sum}, d.removeOthers(ctx, issuer, w.key)
+	case untouched && before.sum == sum:
 		return before, nil
 	case untouched && before.keys <= len(w.data): // to apply takes nothing away
 		version, err = d.applyData(ctx, &corev1.ConfigMap{ObjectMeta: meta.ObjectMeta}, w)
@@ -346,7 +350,7 @@ func (d *Distributor) ensureCopy(ctx context.Context, issuer api.Issuer, w wante
 			err = d.removeOthers(ctx, issuer, w.key)
 		}
 	}
-	return place{sum: w.sum(), keys: len(w.data), version: version}, err
+	return place{sum: sum, keys: len(w.data), version: version}, err
 }
 
 // at is what is known of a namespace.
@@ -385,6 +389,12 @@ func (t *tally) drop(namespace string) {
 		t.news = true
 	}
 	delete(t.places, namespace)
+}
+
+func (t *tally) hasNews() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.news
 }
 
 // tell reports whether there is something to tell in status: when all is settled,

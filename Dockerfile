@@ -19,7 +19,7 @@ ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION=
 ARG REVISION=
-# As a release is built (tools/release/build.go), to the byte.
+# As a release is built (tools/release/build.go), to the byte where the Go is the same.
 RUN stamped=github.com/jwks-trust/jwks-trust-manager/internal/version && \
     CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
       -ldflags "-s -w -X $stamped.release=${VERSION:+v$VERSION} -X $stamped.revision=${REVISION}" \

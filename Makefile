@@ -173,7 +173,7 @@ verify: ## All checks in turn, generate, fmt, tidy and licenses included; fails 
 ##@ Rest
 
 .PHONY: tools
-tools: $(CONTROLLER_GEN) $(KUSTOMIZE) $(GOLANGCI_LINT) $(CRD_REF_DOCS) ## Build the pinned tools into bin/tools.
+tools: $(CONTROLLER_GEN) $(KUSTOMIZE) $(GOLANGCI_LINT) $(HELM) $(CRD_REF_DOCS) ## Build the pinned tools into bin/tools.
 
 .PHONY: clean
 clean: ## Remove what was built, but for the test control plane and the tools.

@@ -52,8 +52,8 @@ func newCheck(c *cli) *cobra.Command {
   rights        what you may do, command by command
   issuers       each issuer's keys can be fetched FROM THIS MACHINE within the
                 controller's egress policy (the controller's own attempts: status)
-  verifier      it answers, at --verifier-url or through the Service
   algorithms    keys that kube-apiserver's own OIDC does not know
+  verifier      it answers, at --verifier-url or through the Service
 
 A right that you lack is a warning: others have it. Exit codes: 0 nothing failed,
 2 something did, 1 the command failed.`,

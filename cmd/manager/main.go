@@ -148,7 +148,7 @@ func (o *options) check() error {
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
 	case o.metricsCertDir != "" && !o.metricsSecure:
 		return errors.New("--metrics-cert-dir needs --metrics-secure: without it metrics are plain HTTP")
-	case o.tracingEndpoint != "" && tracing.CheckEndpoint(o.tracingEndpoint) != nil:
+	case o.tracingEndpoint != endpointFromEnvironment() && o.tracingEndpoint != "" && tracing.CheckEndpoint(o.tracingEndpoint) != nil:
 		return fmt.Errorf("--tracing-endpoint: %w", tracing.CheckEndpoint(o.tracingEndpoint))
 	case o.server.ExtAuthzAddress != "" && o.server.CertFile == "":
 		return errors.New("--ext-authz-bind-address needs --tls-cert-file: it is served over TLS alone")

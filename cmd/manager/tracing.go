@@ -28,6 +28,10 @@ func (o *options) startTracing(ctx context.Context, log logr.Logger) (spans trac
 	if o.tracingEndpoint == "" {
 		return nil, func() {}, nil
 	}
+	if wrong := tracing.CheckEndpoint(o.tracingEndpoint); wrong != nil { // the environment's, which need not be meant for us
+		log.Info("Going on without traces: what the environment names is no collector's URL", "problem", wrong.Error())
+		return nil, func() {}, nil
+	}
 	service := "jwks-trust-manager"
 	switch {
 	case !o.runs(componentVerifier):

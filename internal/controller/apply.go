@@ -225,7 +225,7 @@ func (r *Reconciler) mend(ctx context.Context, live *corev1.ConfigMap, w wanted)
 		}
 		return r.create(ctx, w)
 	}
-	if live, err = r.retake(ctx, live); err != nil {
+	if live, err = r.retake(ctx, live, w); err != nil {
 		return "", err
 	}
 	if live, err = r.dropData(ctx, live, w); err != nil {
@@ -276,14 +276,16 @@ func (r *Reconciler) applyData(ctx context.Context, live *corev1.ConfigMap, w wa
 	return ptr.Deref(ac.ResourceVersion, ""), nil
 }
 
-// retake takes off the mark of a ConfigMap that was kept when an earlier issuer
-// object went.
-func (r *Reconciler) retake(ctx context.Context, live *corev1.ConfigMap) (*corev1.ConfigMap, error) {
+// retake takes off the mark of a ConfigMap that was kept when an earlier issuer object
+// went. With that it passes to the new one, in the same write: unmarked, and the earlier
+// one's, it would be taken for something that was made too late.
+func (r *Reconciler) retake(ctx context.Context, live *corev1.ConfigMap, w wanted) (*corev1.ConfigMap, error) {
 	if _, released := live.Annotations[api.AnnotationReleased]; !released {
 		return live, nil
 	}
 	base := live.DeepCopy()
 	delete(live.Annotations, api.AnnotationReleased)
+	metav1.SetMetaDataLabel(&live.ObjectMeta, api.LabelIssuerUID, w.labels[api.LabelIssuerUID])
 	err := r.Client.Patch(ctx, live, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldManager))
 	if err != nil {
 		return nil, fmt.Errorf("taking over ConfigMap %s: %w", client.ObjectKeyFromObject(live), err)

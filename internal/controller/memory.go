@@ -5,6 +5,7 @@
 package controller
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,6 +128,15 @@ func (m *memory) waited(since time.Time, c clock.PassiveClock) time.Duration {
 		m.sighted[since] = s
 	}
 	return s.before + c.Since(s.at)
+}
+
+// forgetSighted forgets the times of keys that are missing no more.
+func (m *memory) forgetSighted(still map[keyset.Ref]missing) {
+	kept := make(map[time.Time]bool, len(still))
+	for _, k := range still {
+		kept[k.since.UTC().Truncate(time.Second)] = true
+	}
+	maps.DeleteFunc(m.sighted, func(since time.Time, _ sighting) bool { return !kept[since] })
 }
 
 // running is a fetch under way. Its outcome is there once done is closed.

@@ -19,9 +19,10 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
-// graveTime is how long a process remembers the issuer objects whose ConfigMaps it has
-// withdrawn: far longer than another one can go on without its lease.
-const graveTime = 10 * time.Minute
+// graveTime is how long a process looks for what is made too late for the issuer objects
+// whose ConfigMaps it has withdrawn: longer than another one can go on without its lease.
+// Not longer than that: what a backup brings back looks no different.
+const graveTime = time.Minute
 
 // graves are the issuer objects whose ConfigMaps this process has withdrawn.
 type graves struct {
@@ -57,18 +58,24 @@ func (g *graves) dig(key types.NamespacedName, uid types.UID, now time.Time) {
 	g.order = append(g.order, key)
 }
 
-func (g *graves) of(key types.NamespacedName) []grave {
+func (g *graves) of(key types.NamespacedName, now time.Time) []grave {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.Clone(g.byKey[key])
+	return slices.DeleteFunc(slices.Clone(g.byKey[key]), func(g grave) bool { return now.Sub(g.dug).Abs() >= graveTime })
 }
 
 // collect removes what was made too late for objects of that name, other than the one
-// that is there: whatever was withdrawn by this process; and of any time, what only the
+// that is there: whatever was withdrawn by this process a moment ago; and of any time, what only the
 // verifier could have read. A ConfigMap that applications may read stays, because one
 // that a backup has brought back before its issuer object looks no different.
 func (r *Reconciler) collect(ctx context.Context, key types.NamespacedName, living types.UID) error {
-	for _, g := range r.graves.of(key) {
+	for _, g := range r.graves.of(key, r.Clock.Now()) {
+		if g.uid == living {
+			continue // brought back, with all that it had
+		}
+		if ended, err := r.ended(ctx, key, g.uid); err != nil || !ended {
+			return err
+		}
 		late, err := r.Holders(ctx, g.uid)
 		if err != nil {
 			return fmt.Errorf("listing ConfigMaps that were made too late: %w", err)

@@ -301,10 +301,10 @@ func withoutRevoked(set *keyset.Set, issuer api.Issuer, a *attempt) (left *keyse
 		return !byThumbprint && (!byID || k.KeyID() == "")
 	})
 	switch left.Len() {
+	case 0: // none was left before, too: the last one has retired
+		return nil, true
 	case set.Len():
 		return set, false
-	case 0:
-		return nil, true
 	}
 	return left, false
 }

@@ -236,6 +236,7 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	out.lastAbsent = lastAbsent(issuer, out, trusted, m)
 	next := rotate(turn)
 	out.missing = next.missing
+	m.forgetSighted(next.missing)
 	var want *keyset.Set
 	if want, out.withdrawn = withoutRevoked(next.set, issuer, out.attempt); want == nil && !out.withdrawn {
 		// Nothing is trusted. What a crash has left of keys that were withdrawn goes.

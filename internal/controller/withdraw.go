@@ -125,7 +125,9 @@ func (r *Reconciler) letGo(ctx context.Context, issuer api.Issuer, at client.Obj
 		return err
 	}
 	if of := cm.Labels[api.LabelIssuerUID]; of != "" && of != string(issuer.GetUID()) && at != r.authoritativeKey(issuer) {
-		return nil
+		if left, err := r.leftByEarlier(ctx, issuer, cm); err != nil || !left {
+			return err
+		}
 	}
 	if !retain {
 		return r.remove(ctx, cm)
@@ -137,6 +139,20 @@ func (r *Reconciler) letGo(ctx context.Context, issuer api.Issuer, at client.Obj
 		return fmt.Errorf("releasing ConfigMap %s: %w", at, err)
 	}
 	return nil
+}
+
+// leftByEarlier reports whether a ConfigMap that was read before, and is another object's
+// of that name, was left behind by an earlier one: so it is while the issuer is still
+// there, because no later one can be. One that was kept on purpose stays.
+func (r *Reconciler) leftByEarlier(ctx context.Context, issuer api.Issuer, cm *corev1.ConfigMap) (bool, error) {
+	if _, released := cm.Annotations[api.AnnotationReleased]; released {
+		return false, nil
+	}
+	now := r.New()
+	if err := r.Reader.Get(ctx, client.ObjectKeyFromObject(issuer), now); client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading the issuer: %w", err)
+	}
+	return now.GetUID() == issuer.GetUID(), nil
 }
 
 // definitionTerminating reports whether the issuer is deleted only because its

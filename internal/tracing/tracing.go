@@ -58,7 +58,8 @@ func Start(ctx context.Context, o Options) (provider trace.TracerProvider, stop 
 		o.Log.Info("Not all that describes this process in traces is known", "error", err.Error())
 	}
 	otel.SetErrorHandler(&reporter{log: o.Log})
-	p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(process))
+	p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(process),
+		sdktrace.WithoutPanicRecording()) // what a panic says can hold part of a token
 	return p, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 		defer cancel()

@@ -35,12 +35,16 @@ func newRequestTracer(provider trace.TracerProvider) *requestTracer {
 type requestSpan struct{ span trace.Span }
 
 // start begins the span of a request that came with these headers. Of what a caller can
-// send along only the trace's name is taken over; baggage is not read.
+// send along only the trace's name is taken over, and whether it is recorded; neither its state nor
+// baggage.
 func (t *requestTracer) start(ctx context.Context, p protocol, header http.Header) (context.Context, requestSpan) {
 	if t == nil {
 		return ctx, requestSpan{}
 	}
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(header))
+	if sent := trace.SpanContextFromContext(ctx); sent.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, sent.WithTraceState(trace.TraceState{}))
+	}
 	ctx, span := t.tracer.Start(ctx, string(p), trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attribute.String("jwks_trust.protocol", string(p))))
 	return ctx, requestSpan{span}

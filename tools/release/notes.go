@@ -56,7 +56,7 @@ func checkDate(version, date string, tagged bool) error {
 // makeNotes writes RELEASE_NOTES.md.
 func (r *release) makeNotes(context.Context, string) error {
 	text := fmt.Sprintf("# jwks-trust-manager %s\n\n%s\n\n## This build\n\n"+
-		"Commit %s, compiled with %s. `docs/security.md` says how to check the files, and\nhow to make them again.\n",
-		tag(r.version), r.notes, r.from.revision, r.goVersion)
+		"Commit %s, compiled with %s, for `IMAGE_REPOSITORY=%s`. `docs/security.md`\nsays how to check the files, and how to make them again.\n",
+		tag(r.version), r.notes, r.from.revision, r.goVersion, r.imageRepository)
 	return os.WriteFile(filepath.Join(r.out, "RELEASE_NOTES.md"), []byte(text), 0o644) //nolint:gosec // is published
 }

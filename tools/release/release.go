@@ -108,6 +108,8 @@ func (r *release) check(ctx context.Context) error {
 		r.say("There is no tag %s yet: this is a rehearsal", tag(r.version))
 	case r.platforms != "" || r.once:
 		return fmt.Errorf("%s is tagged, and a release is for all platforms, and built twice", tag(r.version))
+	case r.imageRepository == imageName:
+		return fmt.Errorf("%s is tagged, and its manifests have to name an image that clusters can pull: IMAGE_REPOSITORY=registry.example.com/%s", tag(r.version), imageName)
 	}
 	if len(r.wanted()) == 0 {
 		return fmt.Errorf("nothing is made for %s", r.platforms)

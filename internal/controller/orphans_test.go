@@ -92,7 +92,9 @@ var _ = Describe("An object that is deleted", func() {
 var _ = It("withdraws the keys when the last one that is left retires, and publishes no empty set", func(ctx context.Context) {
 	s := newScene(ctx)
 	publishes(key1, key2)(s)
-	s.create(func(spec *api.IssuerSpec) { spec.Rotation = &api.RotationSpec{RetirementGrace: &metav1.Duration{Duration: time.Hour}} })
+	s.create(func(spec *api.IssuerSpec) {
+		spec.Rotation = &api.RotationSpec{RetirementGrace: &metav1.Duration{Duration: time.Hour}}
+	})
 	s.reconcile()
 	publishes(key2)(s)
 	s.after(9 * time.Minute)

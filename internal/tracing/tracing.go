@@ -11,7 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -57,7 +57,8 @@ func Start(ctx context.Context, o Options) (provider trace.TracerProvider, stop 
 	if err != nil {
 		o.Log.Info("Not all that describes this process in traces is known", "error", err.Error())
 	}
-	otel.SetErrorHandler(&reporter{log: o.Log})
+	problems := &reporter{log: o.Log}
+	otel.SetErrorHandler(problems)
 	p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(process),
 		sdktrace.WithoutPanicRecording()) // what a panic says can hold part of a token
 	return p, func() {
@@ -66,6 +67,7 @@ func Start(ctx context.Context, o Options) (provider trace.TracerProvider, stop 
 		if err := p.Shutdown(ctx); err != nil {
 			o.Log.Info("The last spans have not been sent", "error", err.Error())
 		}
+		problems.end() // what did not end in time may go on for a moment
 	}, nil
 }
 
@@ -81,17 +83,27 @@ func CheckEndpoint(endpoint string) error {
 	return nil
 }
 
-// reporter says now and then that spans do not get through.
+// reporter says now and then that spans do not get through, until the end.
 type reporter struct {
-	log  logr.Logger
-	last atomic.Int64
+	log logr.Logger
+
+	mu    sync.Mutex
+	last  time.Time
+	ended bool
 }
 
 // Handle implements otel.ErrorHandler.
 func (r *reporter) Handle(err error) {
-	now := time.Now().UnixNano()
-	if last := r.last.Load(); last != 0 && now-last < int64(errorInterval) || !r.last.CompareAndSwap(r.last.Load(), now) {
-		return
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); !r.ended && (r.last.IsZero() || now.Sub(r.last) >= errorInterval) {
+		r.last = now
+		r.log.Info("Spans do not get through to the collector, and are dropped; nothing else is affected", "error", err.Error())
 	}
-	r.log.Info("Spans do not get through to the collector, and are dropped; nothing else is affected", "error", err.Error())
+}
+
+func (r *reporter) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
 }

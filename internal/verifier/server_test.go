@@ -565,7 +565,7 @@ var errGone = errors.New("the server is no longer to be found")
 // ends. Whoever has sent a question gets an answer; the next one goes elsewhere.
 func TestServerDropsNothingUnderLoad(t *testing.T) {
 	g := NewWithT(t)
-	r := run(t, ordersStore(t), withExtAuthz)
+	r := run(t, ordersStore(t), withExtAuthz, func(s *Server) { s.drain = drainTimeout })
 	var gone atomic.Bool
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		if gone.Load() {

@@ -105,7 +105,7 @@ test-unit: ## Run the tests that need no control plane: seconds.
 	@go test -short -shuffle=on $(or $(PKG),./...)
 
 .PHONY: e2e
-e2e: $(CONTROLPLANE) $(HELM) ## Install the chart on a real node (containerd, kubelet), and use it. Needs root. SMOKE=1 KEEP=1
+e2e: $(CONTROLPLANE) ## Install the chart on a real node (containerd, kubelet), and use it. Needs root. SMOKE=1 KEEP=1
 	@bash hack/e2e.sh
 	@go -C test/e2e build -o ../../bin/e2e .
 	@bin/e2e $(if $(SMOKE),-smoke) $(if $(KEEP),-keep)

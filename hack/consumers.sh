@@ -12,15 +12,7 @@ lacks npm && missing+=(npm)
 "${PYTHON:-/usr/bin/python3}" -c 'import jwt, cryptography' 2> /dev/null || missing+=(python3-jwt python3-cryptography)
 lacks javac && missing+=(default-jdk-headless)
 [ -e /usr/share/java/gson.jar ] || missing+=(libgoogle-gson-java)
-if [ ${#missing[@]} -gt 0 ]; then
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-    echo "not installed: ${missing[*]} (by the names of their Debian packages)"
-    exit 3
-  fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive bash hack/progress.sh "Installing ${missing[*]}" \
-    apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null
-fi
+bash hack/packages.sh "${missing[@]}"
 if ! "${NODE:-node}" -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 9) ? 0 : 1)'; then
   echo "too old: Node.js $("${NODE:-node}" --version); Next.js and Better Auth need 20.9 or later"
   exit 3

@@ -11,15 +11,7 @@ lacks "${NGINX:-nginx}" && missing+=(nginx-light)
 lacks "${NODE:-node}" && missing+=(nodejs)
 lacks npm && missing+=(npm)
 lacks promtool && missing+=(prometheus)
-if [ ${#missing[@]} -gt 0 ]; then
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-    echo "not installed: ${missing[*]} (by the names of their Debian packages)"
-    exit 3
-  fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive bash hack/progress.sh "Installing ${missing[*]}" \
-    apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null
-fi
+bash hack/packages.sh "${missing[@]}"
 
 if [ -z "${CADDY:-}" ]; then
   bash hack/progress.sh "Building Caddy (once, about two minutes)" \

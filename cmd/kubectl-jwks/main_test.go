@@ -173,7 +173,7 @@ func TestCommandsOnARealAPIServer(t *testing.T) {
 	s.Eventually(func() int {
 		r = s.jwks("", in("refresh", "auth0")...)
 		return r.code
-	}).WithTimeout(30*time.Second).Should(Equal(exitNo), r.out+r.err)
+	}).WithTimeout(30*time.Second).Should(Equal(exitNo), func() string { return r.out + r.err })
 	s.Expect(r.out).To(MatchRegexp(`ConnectionFailed: .*\nThe last good keys stay; they expire in 23h.`))
 	r = s.jwks("", "status", "-A", "--fail")
 	s.Expect(r.code).To(Equal(exitNo))

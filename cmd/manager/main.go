@@ -97,7 +97,8 @@ func (o *options) register(f *flag.FlagSet) {
 	f.BoolVar(&o.metricsSecure, "metrics-secure", false, "Serve metrics over HTTPS, and only to clients whose bearer token the API server knows and who may get /metrics. Needs the rights to create tokenreviews and subjectaccessreviews.")
 	f.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "Folder with tls.crt and tls.key for --metrics-secure; read again when they change. Without it a self-signed certificate is made at each start.")
 	f.StringVar(&o.profileAddress, "pprof-bind-address", "", "Address of Go's profiles over HTTP, such as 127.0.0.1:6060; empty turns them off. Whoever can reach it sees what the process does, so keep it on loopback.")
-	f.StringVar(&o.tracingEndpoint, "tracing-endpoint", endpointFromEnvironment(), "URL of an OpenTelemetry collector that takes traces by OTLP over gRPC, such as http://otel-collector.observability.svc:4317; empty turns tracing off. Defaults to $OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, then $OTEL_EXPORTER_OTLP_ENDPOINT; the other OTEL_* variables say the rest.")
+	collector, _ := collectorInEnvironment() // its problem is told of when tracing would start
+	f.StringVar(&o.tracingEndpoint, "tracing-endpoint", collector, "URL of an OpenTelemetry collector that takes traces by OTLP over gRPC, such as http://otel-collector.observability.svc:4317; empty turns tracing off. Defaults to $OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, then $OTEL_EXPORTER_OTLP_ENDPOINT; the other OTEL_* variables say the rest.")
 	f.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	f.StringVar(&o.server.Address, "verifier-bind-address", ":9443", "HTTPS address of the verifier (forward-auth, TokenReview).")
 	f.StringVar(&o.server.HTTPAddress, "verifier-http-bind-address", "", "Plain HTTP address for forward-auth alone; empty turns it off.")
@@ -148,7 +149,7 @@ func (o *options) check() error {
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
 	case o.metricsCertDir != "" && !o.metricsSecure:
 		return errors.New("--metrics-cert-dir needs --metrics-secure: without it metrics are plain HTTP")
-	case o.tracingEndpoint != endpointFromEnvironment() && o.tracingEndpoint != "" && tracing.CheckEndpoint(o.tracingEndpoint) != nil:
+	case o.tracingEndpoint != "" && tracing.CheckEndpoint(o.tracingEndpoint) != nil:
 		return fmt.Errorf("--tracing-endpoint: %w", tracing.CheckEndpoint(o.tracingEndpoint))
 	case o.server.ExtAuthzAddress != "" && o.server.CertFile == "":
 		return errors.New("--ext-authz-bind-address needs --tls-cert-file: it is served over TLS alone")

@@ -15,24 +15,28 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/version"
 )
 
-// endpointFromEnvironment is the collector that OpenTelemetry's own variables name.
-func endpointFromEnvironment() string {
-	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
-		return ""
+// collectorInEnvironment is the collector that OpenTelemetry's own variables name. They
+// need not be meant for us: what is no collector's URL is a problem to tell of, no more.
+func collectorInEnvironment() (endpoint string, problem error) {
+	endpoint = cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"))
+	if endpoint == "" || strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+		return "", nil
 	}
-	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"))
+	if err := tracing.CheckEndpoint(endpoint); err != nil {
+		return "", err
+	}
+	return endpoint, nil
 }
 
-// startTracing is where spans go: nil for nowhere.
+// startTracing begins to send spans to the collector; without one there is no provider.
 func (o *options) startTracing(ctx context.Context, log logr.Logger) (spans trace.TracerProvider, stop func(), err error) {
 	if o.tracingEndpoint == "" {
+		if _, problem := collectorInEnvironment(); problem != nil {
+			log.Info("Going on without traces: what the environment names is no collector's URL", "problem", problem.Error())
+		}
 		return nil, func() {}, nil
 	}
-	if wrong := tracing.CheckEndpoint(o.tracingEndpoint); wrong != nil { // the environment's, which need not be meant for us
-		log.Info("Going on without traces: what the environment names is no collector's URL", "problem", wrong.Error())
-		return nil, func() {}, nil
-	}
-	service := "jwks-trust-manager"
+	service := programName
 	switch {
 	case !o.runs(componentVerifier):
 		service = "jwks-trust-controller"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
@@ -224,6 +226,31 @@ func TestACollectorThatIsAwayHoldsNobodyUp(t *testing.T) {
 			s.Eventually(s.answer).WithTimeout(20 * time.Second).Should(Equal(http.StatusOK))
 			for range 200 { // many times what the queue holds
 				s.Expect(s.answer()).To(Equal(http.StatusOK))
+			}
+		})
+	}
+}
+
+// TestTheEnvironmentMayNameNoCollector: its variables need not be meant for us.
+func TestTheEnvironmentMayNameNoCollector(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"": "", "collector:4317": "", "http://user:secret@collector:4317": "", "http://collector:4317": "http://collector:4317",
+	} {
+		t.Run(endpoint, func(t *testing.T) {
+			g := NewWithT(t)
+			t.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+			var o options
+			f := flag.NewFlagSet("", flag.ContinueOnError)
+			o.register(f)
+			g.Expect(f.Parse([]string{"--operator-namespace=x"})).To(Succeed())
+			g.Expect(o.check()).To(Succeed())
+			g.Expect(o.tracingEndpoint).To(Equal(want))
+			if want == "" {
+				spans, stop, err := o.startTracing(t.Context(), logr.Discard())
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(spans).To(BeNil())
+				stop()
 			}
 		})
 	}

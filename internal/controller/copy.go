@@ -131,7 +131,7 @@ func withdrawnPublication(issuer api.Issuer, a *attempt, key client.ObjectKey) *
 			"The keys were taken out of ConfigMap %s: the issuer published their private part. Have it make new keys.", key)}
 	}
 	return &publication{reason: api.ReasonAllKeysRevoked, message: fmt.Sprintf(
-		"The keys were taken out of ConfigMap %s: spec.revokedKeys names every one of them. Have the issuer publish a new key.", key)}
+		"The keys were taken out of ConfigMap %s: spec.revokedKeys names every one that the issuer still publishes. Have the issuer publish a new key.", key)}
 }
 
 // failedPublication translates the error of a write. A conflict is no failure:

@@ -110,31 +110,38 @@ type sighting struct {
 	at     time.Time
 }
 
-// maxSighted bounds how many are remembered: more than keys can be missing.
-const maxSighted = 1000
-
 // waited is how long ago that time is: by the clock until this process first heard of it,
 // and from then on as the process itself has seen the time pass, whatever is done to the
 // clock meanwhile.
 func (m *memory) waited(since time.Time, c clock.PassiveClock) time.Duration {
-	since = since.UTC().Truncate(time.Second) // as status has it
-	now := c.Now()
+	since = inStatus(since)
 	s, known := m.sighted[since]
 	if !known {
-		if m.sighted == nil || len(m.sighted) >= maxSighted {
+		now := c.Now()
+		s = sighting{before: now.Round(0).Sub(since), at: now}
+		if m.sighted == nil {
 			m.sighted = map[time.Time]sighting{}
 		}
-		s = sighting{before: now.Round(0).Sub(since), at: now}
 		m.sighted[since] = s
 	}
 	return s.before + c.Since(s.at)
 }
 
+// looked reports that a second look for a key that is missing since then has been tried,
+// by the same measure.
+func (m *memory) looked(since time.Time) bool {
+	s, known := m.sighted[inStatus(since)]
+	return known && m.last != nil && s.before+m.last.started.Sub(s.at) >= confirmAfter
+}
+
+// inStatus is a time as status has it.
+func inStatus(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+
 // forgetSighted forgets the times of keys that are missing no more.
 func (m *memory) forgetSighted(still map[keyset.Ref]missing) {
 	kept := make(map[time.Time]bool, len(still))
 	for _, k := range still {
-		kept[k.since.UTC().Truncate(time.Second)] = true
+		kept[inStatus(k.since)] = true
 	}
 	maps.DeleteFunc(m.sighted, func(since time.Time, _ sighting) bool { return !kept[since] })
 }

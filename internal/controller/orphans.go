@@ -73,8 +73,11 @@ func (r *Reconciler) collect(ctx context.Context, key types.NamespacedName, livi
 		if g.uid == living {
 			continue // brought back, with all that it had
 		}
-		if ended, err := r.ended(ctx, key, g.uid); err != nil || !ended {
+		switch ended, err := r.ended(ctx, key, g.uid); {
+		case err != nil:
 			return err
+		case !ended:
+			continue
 		}
 		late, err := r.Holders(ctx, g.uid)
 		if err != nil {
@@ -97,8 +100,11 @@ func (r *Reconciler) collect(ctx context.Context, key types.NamespacedName, livi
 		if uid == living {
 			continue
 		}
-		if ended, err := r.ended(ctx, key, uid); err != nil || !ended {
+		switch ended, err := r.ended(ctx, key, uid); {
+		case err != nil:
 			return err
+		case !ended:
+			continue
 		}
 		if err := r.removeLate(ctx, client.ObjectKey{Namespace: r.OperatorNamespace, Name: snapshot.AuthoritativeName(uid)}, uid); err != nil {
 			return err

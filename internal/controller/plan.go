@@ -101,11 +101,6 @@ type attemptMemory struct {
 // none.
 func (a *attemptMemory) over(now time.Time) bool { return !a.next.IsZero() && !now.Before(a.next) }
 
-// looked reports that a second look for a key that is missing since then has been tried.
-func (a *attemptMemory) looked(since time.Time) bool {
-	return a != nil && a.started.Sub(since) >= confirmAfter
-}
-
 // plan is the decision.
 type plan struct {
 	// fetch says that a fetch is due now, and why.

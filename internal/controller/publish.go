@@ -300,11 +300,8 @@ func withoutRevoked(set *keyset.Set, issuer api.Issuer, a *attempt) (left *keyse
 		_, byID := bad[k.KeyID()]
 		return !byThumbprint && (!byID || k.KeyID() == "")
 	})
-	switch left.Len() {
-	case 0: // none was left before, too: the last one has retired
+	if left.Len() == 0 { // or none was left before: the last one has retired
 		return nil, true
-	case set.Len():
-		return set, false
 	}
 	return left, false
 }

@@ -228,7 +228,7 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	turn := rotation{
 		now: r.Clock.Now(), spec: issuer.IssuerSpec(), recorded: issuer.IssuerStatus().Keys, trusted: trusted,
 		waited: func(since time.Time) time.Duration { return m.waited(since, r.Clock) },
-		tried:  func(since time.Time) bool { return issuer.IssuerSpec().Suspended() || m.last.looked(since) },
+		tried:  func(since time.Time) bool { return issuer.IssuerSpec().Suspended() || m.looked(since) },
 	}
 	if a := out.attempt; a != nil && a.succeeded {
 		turn.answer, success, out.readmitted = a, a.started.Round(0), readmit

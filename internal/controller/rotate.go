@@ -148,7 +148,7 @@ func (in rotation) missing() map[keyset.Ref]missing {
 
 // excluded reports that the issuer publishes the key, for a use that spec does not admit.
 func (in rotation) excluded(k *keyset.Key) bool {
-	return in.answer != nil && in.answer.excluded[k.Thumbprint()]
+	return in.answer != nil && slices.Contains(in.answer.excluded, k.Thumbprint())
 }
 
 // look is what the newest answer, or the lack of one, says of a missing key.
@@ -196,7 +196,7 @@ func quarantine(got sourced, issuer api.Issuer) sourced {
 	switch policy := spec.RotationPolicyOrDefault(); {
 	case policy == api.RotationRequireApproval && unknown > 0:
 		got.suspended = api.ReasonApprovalRequired
-		got.message = fmt.Sprintf("The issuer publishes %s, %d of them not approved yet. %s", countKeys(got.set.Len()), unknown, howToApprove(issuer, got.set))
+		got.message = fmt.Sprintf("The issuer publishes %s, %d of them not approved yet. %s", countKeys(got.set.Len(), "", ""), unknown, howToApprove(issuer, got.set))
 	case policy == api.RotationRequireOverlap && len(trusted) > 0 && unknown == got.set.Len():
 		got.suspended = api.ReasonNoOverlap
 		got.message = "The issuer publishes none of the trusted keys any more. " + howToApprove(issuer, got.set)
@@ -208,11 +208,12 @@ func quarantine(got sourced, issuer api.Issuer) sourced {
 	return got
 }
 
-func countKeys(n int) string {
+// countKeys is a number of keys, and what is said of one or of several.
+func countKeys(n int, one, several string) string {
 	if n == 1 {
-		return "1 key"
+		return "1 key" + one
 	}
-	return fmt.Sprintf("%d keys", n)
+	return fmt.Sprintf("%d keys%s", n, several)
 }
 
 func howToApprove(issuer api.Issuer, set *keyset.Set) string {

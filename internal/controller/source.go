@@ -215,10 +215,9 @@ func (s sourced) parsed(document []byte, issuer api.Issuer) sourced {
 		Revoked:    revoked(issuer),
 	})
 	s.compromised, s.skipped = parsed.Compromised, len(parsed.Skipped)
-	s.excluded = map[string]bool{}
 	for _, k := range parsed.Skipped {
 		if k.Thumbprint != "" {
-			s.excluded[k.Thumbprint] = true
+			s.excluded = append(s.excluded, k.Thumbprint)
 		}
 	}
 	if hint := time.Duration(parsed.RefreshHint) * time.Second; hint > 0 && (!s.hasLifetime || hint < s.lifetime) {
@@ -257,11 +256,7 @@ func (s sourced) failed(err error) sourced {
 // admitted describes a set: how many keys were admitted, and which were left
 // out, by reason.
 func admitted(p keyset.Parsed) string {
-	n := p.Set.Len()
-	message := fmt.Sprintf("%d keys were admitted.", n)
-	if n == 1 {
-		message = "1 key was admitted."
-	}
+	message := countKeys(p.Set.Len(), " was admitted.", " were admitted.")
 	if len(p.Skipped) == 0 {
 		return message
 	}

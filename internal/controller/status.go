@@ -60,7 +60,7 @@ type attempt struct {
 	// skipped is how many keys of the document were not admitted, and excluded the
 	// thumbprints of those whose use spec does not admit.
 	skipped  int
-	excluded map[string]bool
+	excluded []string
 	// compromised are keys found with their private part.
 	compromised []keyset.Compromised
 }
@@ -714,10 +714,7 @@ func names(refs []keyset.Ref) []string {
 }
 
 func keysTrusted(s *api.IssuerStatus) string {
-	if s.Snapshot.Keys == 1 {
-		return "1 key is trusted."
-	}
-	return fmt.Sprintf("%d keys are trusted.", s.Snapshot.Keys)
+	return countKeys(int(s.Snapshot.Keys), " is trusted.", " are trusted.")
 }
 
 func lastFailure(s *api.IssuerStatus) string {

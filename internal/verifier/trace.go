@@ -35,8 +35,8 @@ func newRequestTracer(provider trace.TracerProvider) *requestTracer {
 type requestSpan struct{ span trace.Span }
 
 // start begins the span of a request that came with these headers. Of what a caller can
-// send along only the trace's name is taken over, and whether it is recorded; neither its state nor
-// baggage.
+// send along only the trace's name is taken over, and whether it is recorded; neither its
+// state nor baggage.
 func (t *requestTracer) start(ctx context.Context, p protocol, header http.Header) (context.Context, requestSpan) {
 	if t == nil {
 		return ctx, requestSpan{}

@@ -41,6 +41,12 @@ type act struct {
 	quick bool
 }
 
+// play has it done, and waits for its effect.
+func (a act) play(l *life, g Gomega, within time.Duration) {
+	a.do(l, g)
+	g.Eventually(func() bool { return a.done(l) }).WithTimeout(within).WithPolling(50*time.Millisecond).Should(BeTrue(), a.name)
+}
+
 // life is that of one issuer object, with a manager of its own that is for it alone.
 type life struct {
 	w       *world
@@ -147,8 +153,7 @@ func (w *world) undisturbed(kind string, story []act) (learned []lesson, err err
 		l := w.newLife(g, kind, "undisturbed")
 		defer l.end()
 		for _, a := range story {
-			a.do(l, g)
-			g.Eventually(func() bool { return a.done(l) }).WithTimeout(mended+a.patience).WithPolling(50*time.Millisecond).Should(BeTrue(), a.name)
+			a.play(l, g, mended+a.patience)
 			l.quiet(g)
 			state, err := l.state()
 			g.Expect(err).NotTo(HaveOccurred())

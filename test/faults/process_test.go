@@ -264,8 +264,7 @@ func TestLogsOnAFullDisk(t *testing.T) {
 			l.manager.Kill()
 			l.manager.start(g)
 			l.manager.ready(g)
-			a.do(l, g)
-			g.Eventually(func() bool { return a.done(l) }).WithTimeout(mended).WithPolling(50*time.Millisecond).Should(BeTrue(), a.name)
+			a.play(l, g, mended)
 			g.Expect(l.manager.Ended()).To(BeFalse(), a.name)
 			acts = append(acts, a.name)
 		}
@@ -298,8 +297,7 @@ func TestConflictOnHalfOfAllWrites(t *testing.T) {
 		for acts == 0 || *full && time.Since(begun) < time.Minute { // a minute of it
 			create(l, g)
 			for _, a := range lives[api.ClusterTrustedIssuerKind][1:] {
-				a.do(l, g)
-				g.Eventually(func() bool { return a.done(l) }).WithTimeout(mended+a.patience).WithPolling(50*time.Millisecond).Should(BeTrue(), a.name)
+				a.play(l, g, mended+a.patience)
 				acts++
 			}
 			_, err := w.seen.judge(l.object.GetUID())
@@ -348,8 +346,7 @@ func TestWatchesBreakAndExpire(t *testing.T) {
 			healed.Store(false)
 			l.manager.proxy.breakConnections()
 			end := time.AfterFunc(broke, func() { healed.Store(true) })
-			a.do(l, g)
-			g.Eventually(func() bool { return a.done(l) }).WithTimeout(broke+mended+a.patience).WithPolling(50*time.Millisecond).Should(BeTrue(), a.name)
+			a.play(l, g, broke+mended+a.patience)
 			end.Stop()
 		}
 		_, err := w.seen.judge(l.object.GetUID())

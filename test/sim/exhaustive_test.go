@@ -53,6 +53,16 @@ func calls(s setting, before []step) int {
 	}
 }
 
+// keeps fails the test, with the shortest schedule that it finds, where a promise is broken.
+func keeps(t *testing.T, scenario string, s setting, schedule []step) {
+	t.Helper()
+	if problem, taken := play(s, 1, schedule); problem != "" {
+		f := &failure{seed: 1, setting: s, steps: schedule[:taken], problem: problem, original: len(schedule)}
+		f.shrink()
+		t.Fatalf("%s: %s", scenario, f)
+	}
+}
+
 // TestEveryPointOfDeposition has another manager become the leader at each call of each
 // small scenario, and the old one finish at each call of the new one; a part of that
 // where not all is asked for.
@@ -72,12 +82,7 @@ func TestEveryPointOfDeposition(t *testing.T) {
 						continue
 					}
 					plays++
-					schedule := slices.Concat(deposed, slices.Repeat([]step{{"run", 0}}, second), []step{{"outlive", 0}, finished})
-					if problem, taken := play(s, 1, schedule); problem != "" {
-						f := &failure{seed: 1, setting: s, steps: schedule[:taken], problem: problem, original: len(schedule)}
-						f.shrink()
-						t.Fatalf("%s: %s", sc.name, f)
-					}
+					keeps(t, sc.name, s, slices.Concat(deposed, slices.Repeat([]step{{"run", 0}}, second), []step{{"outlive", 0}, finished}))
 				}
 			}
 		}
@@ -90,14 +95,6 @@ func TestEveryPointOfDeposition(t *testing.T) {
 // of its calls as well; a part of that where not all is asked for.
 func TestEveryPointOfDisturbance(t *testing.T) {
 	plays := 0
-	try := func(name string, s setting, schedule []step) {
-		plays++
-		if problem, taken := play(s, 1, schedule); problem != "" {
-			f := &failure{seed: 1, setting: s, steps: schedule[:taken], problem: problem, original: len(schedule)}
-			f.shrink()
-			t.Fatalf("%s: %s", name, f)
-		}
-	}
 	scenarios := small
 	if testing.Short() {
 		scenarios = small[:2]
@@ -111,12 +108,14 @@ func TestEveryPointOfDisturbance(t *testing.T) {
 						continue
 					}
 					schedule := slices.Concat(prepared, slices.Repeat([]step{{"run", 0}}, point+1), []step{{"disturb", int(death)}}, more)
-					try(sc.name, s, schedule)
+					plays++
+					keeps(t, sc.name, s, schedule)
 					if death != diesAfter || !*all {
 						continue
 					}
 					for second := range calls(s, schedule) {
-						try(sc.name, s, slices.Concat(schedule, slices.Repeat([]step{{"run", 0}}, second+1), []step{{"disturb", int(diesAfter)}}))
+						plays++
+						keeps(t, sc.name, s, slices.Concat(schedule, slices.Repeat([]step{{"run", 0}}, second+1), []step{{"disturb", int(diesAfter)}}))
 					}
 				}
 			}

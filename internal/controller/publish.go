@@ -273,7 +273,7 @@ func pendingStatus(issuer api.Issuer, set *keyset.Set, out outcome) *api.IssuerS
 	}
 	if a := out.attempt; a != nil {
 		if s.Digest == "" && a.succeeded {
-			s.LastSuccessTime = ptrTo(metav1.NewTime(a.started))
+			s.LastSuccessTime = ptrTo(metav1.NewTime(inStatus(a.started)))
 		}
 		for _, c := range a.compromised {
 			addCompromised(next, c, a.started)

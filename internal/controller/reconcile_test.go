@@ -754,6 +754,29 @@ var _ = Describe("Two ClusterTrustedIssuers for one issuer", func() {
 	})
 })
 
+var _ = It("becomes stale, and expires, on time and not with the next fetch, whatever part of a second it was fetched at", func(ctx context.Context) {
+	s := newScene(ctx)
+	s.clock.SetTime(noon.Add(600 * time.Millisecond))
+	s.create(func(spec *api.IssuerSpec) {
+		spec.CacheTTL, spec.StaleTTL = &metav1.Duration{Duration: 2 * time.Minute}, &metav1.Duration{Duration: 10 * time.Minute}
+	})
+	next := s.reconcile().RequeueAfter
+	s.issuer.Stop()
+	for _, end := range []struct {
+		condition, reason string
+		after             time.Duration
+	}{
+		{api.ConditionStale, api.ReasonServingStale, 2 * time.Minute},
+		{api.ConditionExpired, api.ReasonExpired, 10 * time.Minute},
+	} {
+		for s.clock.Now().Before(noon.Add(end.after)) {
+			next = s.after(next).RequeueAfter
+		}
+		Expect(s.clock.Now()).To(BeTemporally("<=", noon.Add(end.after+time.Second)))
+		Expect(s.status()).To(condition(end.condition, metav1.ConditionTrue, end.reason))
+	}
+})
+
 // remove deletes a ClusterTrustedIssuer and reconciles that.
 func (s *scene) remove(ctx context.Context, name string) {
 	GinkgoHelper()

@@ -231,7 +231,9 @@ func recordTrusted(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 	}
 	// What is recorded can be newer than what this process remembers.
 	if confirmed || out.lastSuccess.After(successTime(next)) {
-		s.LastSuccessTime = timeOrNil(out.lastSuccess)
+		// In whole seconds, as it will be read again: what is judged by it now is judged
+		// by it then, and at the very times for which wake brings the issuer back.
+		s.LastSuccessTime = timeOrNil(inStatus(out.lastSuccess))
 	}
 	if s.LastSuccessTime != nil && s.LastSuccessTime.After(now.Add(snapshot.MaxClockAhead)) {
 		s.LastSuccessTime = ptrTo(metav1.NewTime(now))

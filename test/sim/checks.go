@@ -405,21 +405,29 @@ func (c *checks) settled() {
 // arrived checks that the replicas trust what the issuer publishes, and nothing
 // else.
 func (c *checks) arrived() {
+	if missing := c.hasArrived(); missing != "" {
+		c.fail("%s", missing)
+	}
+}
+
+// hasArrived says what is missing to that; nothing is, where it is empty.
+func (c *checks) hasArrived() string {
 	ti := c.w.server.issuer
 	if ti != nil && !c.w.admits(c.w.issuer.keys) {
-		return // it publishes nothing that can be trusted: the last good keys go with their time
+		return "" // it publishes nothing that can be trusted: the last good keys go with their time
 	}
 	if ti != nil && ti.Status.Snapshot != nil && ti.Status.Snapshot.PendingDigest != "" {
-		c.fail("unfinished: status still has a pendingDigest")
+		return "unfinished: status still has a pendingDigest"
 	}
 	for n, r := range c.w.readers {
 		for i, s := range signers {
 			want := ti != nil && ti.DeletionTimestamp == nil && has(c.w.issuer.keys, s) && !refused(ti, s)
 			if got := r.memo.accepted[i]; got != want {
-				c.fail("not arrived: replica %d accepts key %s: %t, though it should be %t", n, s.name, got, want)
+				return fmt.Sprintf("not arrived: replica %d accepts key %s: %t, though it should be %t", n, s.name, got, want)
 			}
 		}
 	}
+	return ""
 }
 
 // canonical is a set in the form of the snapshot.

@@ -29,10 +29,12 @@ var (
 	readyIssuers       = describe("jwks_trust_issuer_ready", "1 while the condition Ready is True, else 0.")
 	retiringKeys       = describe("jwks_trust_issuer_retiring_keys", "How many of the trusted keys the issuer no longer publishes.")
 	retiredKeysInUse   = describe("jwks_trust_issuer_retired_keys_in_use", "How many trusted keys sign tokens although the issuer no longer publishes them.")
+	compromisedKeys    = describe("jwks_trust_issuer_compromised_keys", "How many keys are refused because the issuer has published their private parts (status.compromisedKeys).")
 	suspendedRotations = describe("jwks_trust_issuer_rotation_suspended", "1 while a key set is quarantined until somebody approves it, else 0.")
 	allDistributed     = describe("jwks_trust_issuer_distributed", "1 while the condition Distributed is True, else 0. Absent without spec.namespaceSelector.")
 	copies             = describe("jwks_trust_issuer_copies", "Namespaces of spec.namespaceSelector by the state of their copy: current, failed (see status.distribution.failed), waiting.", "state")
 	rotations          = describe("jwks_trust_issuer_rotations_total", "How often the trusted key set has changed since this manager started.")
+	suspectChanges     = describe("jwks_trust_issuer_suspect_changes_total", "How often the issuer has changed in a way that a correct one does not, since this manager started: all keys at once, other key material under the same kid, another host for its keys. An event tells each.")
 	fetches            = describe("jwks_trust_issuer_fetches_total", "Fetches of the issuer's keys by outcome: a reason of the condition Fetched.", "outcome")
 )
 
@@ -65,10 +67,12 @@ type figures struct {
 	// The times are nil where there are none.
 	success, fresh, expiry *metav1.Time
 	keys, retiring, inUse  int
+	compromised            int
 	ready, suspended       float64
 	// distribution is nil without a selector.
 	distribution *copyFigures
 	rotations    int64
+	suspect      int
 	fetches      map[string]int // by outcome
 }
 
@@ -94,7 +98,8 @@ func (m *issuerMetrics) change(issuer api.Issuer, how func(*figures)) {
 // Describe implements prometheus.Collector.
 func (m *issuerMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, retiredKeysInUse, suspendedRotations, allDistributed, copies, rotations, fetches,
+		lastSuccessTime, freshUntilTime, expiryTime, trustedKeys, readyIssuers, retiringKeys, retiredKeysInUse, compromisedKeys, suspendedRotations, allDistributed, copies,
+		rotations, suspectChanges, fetches,
 	} {
 		out <- d
 	}
@@ -134,6 +139,7 @@ func (f figures) collect(key issuerKey, out chan<- prometheus.Metric) {
 	send(readyIssuers, prometheus.GaugeValue, f.ready)
 	send(retiringKeys, prometheus.GaugeValue, float64(f.retiring))
 	send(retiredKeysInUse, prometheus.GaugeValue, float64(f.inUse))
+	send(compromisedKeys, prometheus.GaugeValue, float64(f.compromised))
 	send(suspendedRotations, prometheus.GaugeValue, f.suspended)
 	if d := f.distribution; d != nil {
 		send(allDistributed, prometheus.GaugeValue, d.complete)
@@ -141,7 +147,9 @@ func (f figures) collect(key issuerKey, out chan<- prometheus.Metric) {
 		send(copies, prometheus.GaugeValue, float64(d.failed), "failed")
 		send(copies, prometheus.GaugeValue, float64(d.waiting), "waiting")
 	}
-	send(rotations, prometheus.CounterValue, float64(f.rotations)) // there from the start, so that the first one is seen as an increase
+	// There from the start, so that the first one is seen as an increase.
+	send(rotations, prometheus.CounterValue, float64(f.rotations))
+	send(suspectChanges, prometheus.CounterValue, float64(f.suspect))
 }
 
 // measure takes over what an issuer's next status says, written or not.
@@ -159,7 +167,7 @@ func measure(issuer api.Issuer, next *api.IssuerStatus, d *distributed) {
 	ofIssuers.change(issuer, func(f *figures) {
 		f.measured = true
 		f.success, f.fresh, f.expiry = s.LastSuccessTime, s.FreshUntil, s.ExpiresAt
-		f.keys, f.retiring, f.inUse = int(s.Keys), retiring, inUse
+		f.keys, f.retiring, f.inUse, f.compromised = int(s.Keys), retiring, inUse, len(next.CompromisedKeys)
 		f.ready, f.suspended = isTrue(next, api.ConditionReady), isTrue(next, api.ConditionRotationSuspended)
 		f.distribution = measureCopies(next, d)
 	})
@@ -198,6 +206,16 @@ func rotationCount(s *api.IssuerStatus) int64 {
 		return 0
 	}
 	return s.Rotation.Count
+}
+
+// suspectReasons are those of the events that tell of what a correct issuer does not do.
+var suspectReasons = []string{api.ReasonKeySetReplaced, api.ReasonKeyReplaced, api.ReasonJWKSURIHostChanged}
+
+// countSuspect counts what an event tells, if a correct issuer does not do it.
+func countSuspect(issuer api.Issuer, e event) {
+	if slices.Contains(suspectReasons, e.reason) {
+		ofIssuers.change(issuer, func(f *figures) { f.suspect++ })
+	}
 }
 
 // countFetch counts an attempt.

@@ -185,6 +185,7 @@ func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m
 	}
 	for _, e := range eventsFor(m.told, next, out.attempt) {
 		r.send(issuer, e)
+		countSuspect(issuer, e)
 	}
 	countRotation(issuer, m.told, next)
 	m.told = next

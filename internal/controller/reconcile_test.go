@@ -140,7 +140,7 @@ var _ = Describe("A TrustedIssuer", func() {
 		Expect(gauge("jwks_trust_issuer_fetches_total")).To(ConsistOf(2.0, 1.0), "two successes and a failure")
 		Expect(server.Delete(s.ctx, s.get())).To(Succeed())
 		s.reconcile()
-		for _, name := range []string{"last_success_timestamp_seconds", "expiry_timestamp_seconds", "keys", "ready", "rotations_total", "fetches_total"} {
+		for _, name := range []string{"last_success_timestamp_seconds", "expiry_timestamp_seconds", "keys", "ready", "compromised_keys", "rotations_total", "suspect_changes_total", "fetches_total"} {
 			Expect(gauge("jwks_trust_issuer_"+name)).To(BeEmpty(), name)
 		}
 	})
@@ -298,9 +298,11 @@ var _ = Describe("An issuer whose keys are discovered", func() {
 		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.CABundle += other.CABundle() })
 		s.after(time.Minute)
 		Expect(s.events()).NotTo(ContainElement(ContainSubstring("JWKSURIHostChanged")), "the spec was changed as well")
+		before := series("jwks_trust_issuer_suspect_changes_total", s.key)[0]
 		s.issuer.RespondDiscovery(nil)
 		s.after(61 * time.Minute)
 		Expect(s.events()).To(ContainElement(HavePrefix("Warning JWKSURIHostChanged")))
+		Expect(series("jwks_trust_issuer_suspect_changes_total", s.key)[0]).To(BeNumerically(">", before))
 	})
 })
 
@@ -462,6 +464,7 @@ var _ = Describe("A key published with its private part (THREATS 17)", func() {
 		Expect(s.kids()).To(Equal([]string{"k1"}))
 		Expect(s.status().CompromisedKeys).To(ConsistOf(HaveField("KeyID", "k2")))
 		Expect(s.events()).To(ContainElement(HavePrefix("Warning PrivateKeyExposed")))
+		Expect(series("jwks_trust_issuer_compromised_keys", s.key)).To(Equal([]float64{1}))
 
 		s.issuer.Respond(nil)
 		s.restart()
@@ -471,6 +474,7 @@ var _ = Describe("A key published with its private part (THREATS 17)", func() {
 		s.annotate(api.AnnotationClearCompromised, s.status().CompromisedKeys[0].Thumbprint)
 		s.after(time.Minute)
 		Expect(s.status().CompromisedKeys).To(BeEmpty())
+		Expect(series("jwks_trust_issuer_compromised_keys", s.key)).To(Equal([]float64{0}))
 		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
 	})
 

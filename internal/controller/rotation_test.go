@@ -153,6 +153,7 @@ var _ = Describe("The keys of an issuer", func() {
 			step{after: 30 * time.Second, trusts: []string{"k3"}, tells: []string{"Normal KeysRotated"}, then: func(s *scene) {
 				Expect(s.status().Rotation.History).To(HaveLen(2))
 				Expect(s.status().Rotation.History[0].RemovedTime.Time).To(BeTemporally("==", s.clock.Now()))
+				Expect(series("jwks_trust_issuer_suspect_changes_total", s.key)).To(Equal([]float64{1}))
 			}},
 		),
 		Entry("a grace period keeps a retired key, counted from when it was first missing", withGrace(time.Hour),

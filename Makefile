@@ -105,10 +105,10 @@ test-unit: ## Run the tests that need no control plane: seconds.
 	@go test -short -shuffle=on $(or $(PKG),./...)
 
 .PHONY: e2e
-e2e: $(CONTROLPLANE) ## Install the chart on a real node (containerd, kubelet), and use it. Needs root. SMOKE=1 KEEP=1
+e2e: $(CONTROLPLANE) ## Install the chart on a real node (containerd, kubelet), and use it. Needs root. SMOKE=1 KEEP=1 FROM=v0.1.0
 	@bash hack/e2e.sh
 	@go -C test/e2e build -o ../../bin/e2e .
-	@bin/e2e $(if $(SMOKE),-smoke) $(if $(KEEP),-keep)
+	@bin/e2e $(if $(SMOKE),-smoke) $(if $(KEEP),-keep) $(if $(FROM),-from '$(FROM)')
 
 .PHONY: bench
 bench: ## Measure verification against its signatures, others' libraries, and empty servers. BENCHFLAGS='-only https'

@@ -22,15 +22,15 @@ import (
 
 // options are the command line.
 type options struct {
-	programs, helm, chart string
-	keep, smoke           bool
+	programs, helm, from string
+	keep, smoke          bool
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.programs, "node-programs", "bin/node", "the folder with kubelet, kube-proxy and kube-scheduler")
 	flag.StringVar(&o.helm, "helm", "bin/tools/helm", "helm")
-	flag.StringVar(&o.chart, "chart", "charts/jwks-trust-manager", "the chart to install")
+	flag.StringVar(&o.from, "from", "", "the commit or tag whose chart and image are upgraded from; empty for the sources as they are")
 	flag.BoolVar(&o.smoke, "smoke", false, "only install, and verify a token")
 	flag.BoolVar(&o.keep, "keep", false, "leave everything running at the end, until interrupted")
 	flag.Parse()
@@ -40,7 +40,7 @@ func main() {
 	if dir := os.Getenv(inside); dir != "" {
 		err = runInside(ctx, o, dir)
 	} else {
-		code, err = runOutside(ctx)
+		code, err = runOutside(ctx, o)
 	}
 	stop()
 	var no *noNode
@@ -65,7 +65,7 @@ type noNode struct{ error }
 func (e *noNode) Unwrap() error { return e.error }
 
 // runOutside makes the images, which may need the network, and goes inside.
-func runOutside(ctx context.Context) (code int, err error) {
+func runOutside(ctx context.Context, o options) (code int, err error) {
 	if os.Getuid() != 0 {
 		return 0, &noNode{errors.New("a node needs root: run it as root")}
 	}
@@ -75,6 +75,9 @@ func runOutside(ctx context.Context) (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, removeGroups(), os.RemoveAll(dir)) }()
 	fmt.Println("==> Building the images")
+	if err := checkOut(ctx, dir, o.from); err != nil {
+		return 0, err
+	}
 	if err := buildImages(ctx, dir); err != nil {
 		return 0, err
 	}

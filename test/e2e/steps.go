@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ var steps = []step{
 	{"kubectl jwks finds the operator, and nothing that is amiss", plugin},
 	{"The issuer rotates: the verifier and the mounted file follow", rotate},
 	{"Roll the operator: no request fails", roll},
-	{"Upgrade the chart to another image: no request fails", upgrade},
+	{"Upgrade, roll back, and upgrade again: no request fails", upgrade},
 	{"A controller is killed; the next rotation works all the same", kill},
 	{"Uninstall: the objects and the keys stay, and the application goes on", uninstall},
 	{"Install again: it goes on where it was", reinstall},
@@ -59,7 +60,7 @@ func install(ctx context.Context, w *world) error {
 // release are the words that install or upgrade the chart.
 func (w *world) release(verb, tag string) []string {
 	return []string{
-		verb, "jwks-trust-manager", w.chart, "--namespace", harness.OperatorNamespace, "--wait", "--timeout", "3m",
+		verb, "jwks-trust-manager", filepath.Join(sources(w.dir, tag), "charts", "jwks-trust-manager"), "--namespace", harness.OperatorNamespace, "--wait", "--timeout", "3m",
 		"--set", "image.repository=" + managerImage, "--set", "image.tag=" + tag, "--set", "image.pullPolicy=Never",
 		"--set", "controller.egress.allowCIDRs={" + hostIP + "/32}",
 	}
@@ -220,18 +221,38 @@ func roll(ctx context.Context, w *world) error {
 }
 
 func upgrade(ctx context.Context, w *world) error {
-	if err := w.helmDo(ctx, w.release("upgrade", newTag)...); err != nil {
-		return err
+	there := append(w.release("upgrade", newTag), "--reset-then-reuse-values")
+	back := []string{"rollback", "jwks-trust-manager", "--namespace", harness.OperatorNamespace, "--wait", "--timeout", "3m"}
+	for _, move := range []struct {
+		words []string
+		tag   string
+	}{{there, newTag}, {back, oldTag}, {there, newTag}} {
+		if err := w.helmDo(ctx, move.words...); err != nil {
+			return err
+		}
+		if err := w.deployed(ctx, move.tag); err != nil {
+			return err
+		}
+		if err := w.kubectl(ctx, "wait", "--for=condition=Ready", "--timeout=60s", "-n", namespace, "trustedissuer/login"); err != nil {
+			return err
+		}
 	}
+	return w.load.check()
+}
+
+// deployed is an error unless all images have the tag.
+func (w *world) deployed(ctx context.Context, tag string) error {
 	images, err := w.output(ctx, "get", "deployments", "-n", harness.OperatorNamespace, "-o", `jsonpath={range .items[*]}{.spec.template.spec.containers[0].image}{"\n"}{end}`)
 	if err != nil {
 		return err
 	}
 	show(images)
-	if strings.Contains(images, ":"+oldTag) {
-		return errors.New("an old image is still deployed")
+	for image := range strings.Lines(images) {
+		if strings.TrimSpace(image) != managerImage+":"+tag {
+			return fmt.Errorf("deployed is %s, not %s", strings.TrimSpace(image), tag)
+		}
 	}
-	return w.load.check()
+	return nil
 }
 
 func kill(ctx context.Context, w *world) error {

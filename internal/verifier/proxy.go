@@ -24,14 +24,20 @@ const (
 const realm = "jwks-trust"
 
 // tokenFrom is the token of a request: that of its Authorization header or, where
-// the issuer's policy names one, of its cookie. issuer is nil where there is none.
+// the issuer's spec names one, of its cookie. As long as nothing is known of the issuer
+// (it is nil then), any cookie may be the token: that is no reason to refuse.
 func tokenFrom(header http.Header, issuer *Issuer) (token string, refused Reason) {
 	token, refused = bearerToken(header)
-	if refused != TokenMissing || issuer == nil || issuer.policy == nil || issuer.policy.Cookie == "" {
+	switch {
+	case refused != TokenMissing:
 		return token, refused
+	case issuer == nil && header.Get("Cookie") != "":
+		return "", ""
+	case issuer == nil || issuer.verification == nil || issuer.verification.Cookie == "":
+		return "", TokenMissing
 	}
 	request := http.Request{Header: header}
-	switch cookies := request.CookiesNamed(issuer.policy.Cookie); len(cookies) {
+	switch cookies := request.CookiesNamed(issuer.verification.Cookie); len(cookies) {
 	case 0:
 		return "", TokenMissing
 	case 1:

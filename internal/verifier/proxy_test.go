@@ -71,6 +71,34 @@ func TestTheTokenInACookie(t *testing.T) {
 	}
 }
 
+// Where nothing is known of the issuer, or not all, a cookie may be the token: what
+// cannot be decided about a token in the header cannot be about one in a cookie.
+func TestATokenInACookieThatNobodyCanJudge(t *testing.T) {
+	starting := newStore()
+	starting.ready.Store(false)
+	wrong := rule("claims.sub ==")
+	wrong.Cookie = "session"
+	for name, tc := range map[string]struct {
+		store  *Store
+		reason Reason
+	}{
+		"a replica that has just started": {starting, NotReady},
+		"no such issuer":                  {newStore(), UnknownIssuer},
+		"a rule that cannot be compiled":  {storeWith(t, verifies(wrong)), PolicyInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			url, token := forwardAuthServer(t, tc.store)+clusterPath, ec("a").Sign(claims(nil))
+			for _, header := range []http.Header{{"Cookie": {"a=1; session=" + token}}, {"Authorization": {"Bearer " + token}}} {
+				r := askWith(t, url, header)
+				g.Expect(r.StatusCode).To(Equal(http.StatusServiceUnavailable))
+				g.Expect(r.Header.Get(HeaderReason)).To(Equal(string(tc.reason)))
+			}
+			g.Expect(askWith(t, url, http.Header{}).StatusCode).To(Equal(http.StatusUnauthorized), "there is no token that anybody could judge")
+		})
+	}
+}
+
 func TestResponseHeaders(t *testing.T) {
 	headers := []api.ResponseHeader{
 		{Name: "X-Auth-Email", Claim: "email"}, {Name: "X-Auth-Groups", Claim: "groups"},

@@ -66,7 +66,18 @@ func Approval(issuer Issuer, digest string) string {
 // Approves reports whether somebody has approved of the key set with that digest,
 // which waits for that, and the approval has not been used yet.
 func Approves(issuer Issuer, digest string) bool {
-	r, value := issuer.IssuerStatus().Rotation, issuer.GetAnnotations()[AnnotationApprove]
-	named, _, _ := strings.Cut(value, "/")
-	return r != nil && digest != "" && named == digest && len(value) <= maxApproval && r.CandidateDigest == digest && r.HandledApproval != value
+	r := issuer.IssuerStatus().Rotation
+	value, named := ApprovalOf(issuer)
+	return r != nil && digest != "" && named == digest && r.CandidateDigest == digest && r.HandledApproval != value
+}
+
+// ApprovalOf is the value of AnnotationApprove and the digest that it names. Both are
+// empty where there is none, and where it is too long to be one.
+func ApprovalOf(issuer Issuer) (value, digest string) {
+	value = issuer.GetAnnotations()[AnnotationApprove]
+	if len(value) > maxApproval {
+		return "", ""
+	}
+	digest, _, _ = strings.Cut(value, "/")
+	return value, digest
 }

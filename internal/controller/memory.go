@@ -56,6 +56,8 @@ type memory struct {
 	// copyVersion is the resourceVersion of the ConfigMap for users that was
 	// last seen to hold copyData, a digest of what it has to hold.
 	copyVersion, copyData string
+	// unmet is an approval whose set was not in the newest answer.
+	unmet string
 	// expressions is what is wrong with those of the spec of a generation.
 	expressions struct {
 		generation int64
@@ -73,6 +75,25 @@ func (m *memory) rest() {
 	if m.unsaved == nil {
 		m.told = nil
 	}
+}
+
+// lapsed is the approval that ends with this answer: its set was neither in this one nor
+// in the one before, which may have come from a cache that lags. It must not wait for
+// somebody to bring the set back.
+func (m *memory) lapsed(issuer api.Issuer, a attempt) string {
+	value, digest := api.ApprovalOf(issuer)
+	is := func(set *keyset.Set) bool { return set != nil && set.Digest() == digest }
+	switch {
+	case !a.succeeded && a.candidate == nil:
+		return ""
+	case digest == "" || is(a.set) || is(a.candidate):
+		m.unmet = ""
+		return ""
+	case m.unmet != value:
+		m.unmet = value
+		return ""
+	}
+	return value
 }
 
 // invalid says which expression in spec cannot be compiled; empty when all can. It

@@ -360,6 +360,7 @@ func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory)
 	f := m.running
 	m.running = nil
 	got := quarantine(f.got, issuer)
+	got.lapsed = m.lapsed(issuer, got.attempt)
 	countFetch(issuer, got.reason)
 	m.last = r.remember(issuer, m.last, got)
 	m.discovered, m.gone, m.document = got.discovered, got.gone, got.document

@@ -369,6 +369,30 @@ var _ = Describe("A key set that has to be approved", func() {
 			step{do: (*scene).restart, after: 8 * time.Minute, trusts: []string{"k1"}, then: suspended(api.ReasonApprovalRequired)},
 			step{do: approve, after: 10 * time.Second, trusts: []string{"k1", "k2"}},
 		),
+		Entry("RequireApproval: an approval does not wait for a set that the issuer has taken back", api.RotationRequireApproval,
+			step{},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, then: suspended(api.ReasonApprovalRequired)},
+			step{do: func(s *scene) {
+				approve(s)
+				publishes(key1)(s) // quicker than the approval
+			}, after: 10 * time.Second, trusts: []string{"k1"}},
+			step{after: 8 * time.Minute},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, trusts: []string{"k1"}, then: suspended(api.ReasonApprovalRequired)},
+			step{after: 10 * time.Second, trusts: []string{"k1"}, then: suspended(api.ReasonApprovalRequired)},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1", "k2"}},
+		),
+		Entry("RequireApproval: an approval outlives an answer from a cache that lags", api.RotationRequireApproval,
+			step{},
+			step{do: approve, after: 10 * time.Second, trusts: []string{"k1"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute, then: suspended(api.ReasonApprovalRequired)},
+			step{do: func(s *scene) {
+				approve(s)
+				publishes(key1)(s)
+			}, after: 10 * time.Second, trusts: []string{"k1"}},
+			step{do: publishes(key1, key2), after: 8 * time.Minute},
+			step{after: 10 * time.Second, trusts: []string{"k1", "k2"}},
+		),
 		Entry("RequireOverlap: an approval is good for one time", api.RotationRequireOverlap,
 			step{do: publishes(key1)},
 			step{do: publishes(key2), after: 8 * time.Minute, trusts: []string{"k1"}, then: suspended(api.ReasonNoOverlap)},

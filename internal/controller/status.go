@@ -57,6 +57,8 @@ type attempt struct {
 	// candidate is a set that is quarantined, and suspended the reason.
 	candidate *keyset.Set
 	suspended string
+	// lapsed is an approval that has ended, because its set did not come again.
+	lapsed string
 	// skipped is how many keys of the document were not admitted, and excluded the
 	// thumbprints of those whose use spec does not admit.
 	skipped  int
@@ -192,9 +194,12 @@ func clearCompromised(status *api.IssuerStatus, annotation string) {
 // publication that a crash interrupted, whose keys still stand as quarantined. One that
 // the annotation no longer has is forgotten.
 func recordApproval(next *api.IssuerStatus, issuer api.Issuer, out outcome) {
-	value := issuer.GetAnnotations()[api.AnnotationApprove]
+	value, _ := api.ApprovalOf(issuer)
 	if r := next.Rotation; r != nil && r.HandledApproval != value {
 		r.HandledApproval = ""
+	}
+	if out.attempt != nil && out.attempt.lapsed != "" && out.attempt.lapsed == value {
+		rotationOf(next).HandledApproval = value
 	}
 	if !approved(issuer) || out.trusted == nil {
 		return

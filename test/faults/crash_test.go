@@ -200,7 +200,7 @@ func (w *world) disturbed(kind string, story []act, learned []lesson, n int, aft
 				again()
 				settle()
 			}
-			versions, err := w.seen.judge(l.object.GetUID())
+			versions, err := w.seen.judge(l.object)
 			g.Expect(err).NotTo(HaveOccurred())
 			if crashed {
 				total.add(1, 0, max(0, time.Since(started)-a.patience))

@@ -268,7 +268,7 @@ func TestLogsOnAFullDisk(t *testing.T) {
 			g.Expect(l.manager.Ended()).To(BeFalse(), a.name)
 			acts = append(acts, a.name)
 		}
-		_, err := w.seen.judge(l.object.GetUID())
+		_, err := w.seen.judge(l.object)
 		g.Expect(err).NotTo(HaveOccurred())
 		figures.add("the disk for logs is full", "the manager starts, and everything gets done", "%d starts and %d acts: %s", len(acts), len(acts), strings.Join(acts, ", "))
 	})
@@ -300,7 +300,7 @@ func TestConflictOnHalfOfAllWrites(t *testing.T) {
 				a.play(l, g, mended+a.patience)
 				acts++
 			}
-			_, err := w.seen.judge(l.object.GetUID())
+			_, err := w.seen.judge(l.object)
 			g.Expect(err).NotTo(HaveOccurred())
 			l.object.SetResourceVersion("")
 			l.object.SetUID("")
@@ -349,7 +349,7 @@ func TestWatchesBreakAndExpire(t *testing.T) {
 			a.play(l, g, broke+mended+a.patience)
 			end.Stop()
 		}
-		_, err := w.seen.judge(l.object.GetUID())
+		_, err := w.seen.judge(l.object)
 		g.Expect(err).NotTo(HaveOccurred())
 		figures.add("watches cut in the middle of a frame, and 410", "everything gets done within 30 s", "%d watches cut, %d answered with 410", broken.Load(), expired.Load()/3)
 	})

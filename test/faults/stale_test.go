@@ -135,7 +135,7 @@ func TestStaleViews(t *testing.T) {
 		})
 	}
 	part("reads from the past, writes to the present", v.writesFromThePast)
-	_, err = w.seen.judge(v.object.UID)
+	_, err = w.seen.judge(v.object)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	figures.add("the API server shows the past", "trusted keys at every moment, byte for byte; what was missed is made up for within 30 s of the end",
 		"%d times; slowest %s", v.missed, v.slowest.Round(100*time.Millisecond))
@@ -265,7 +265,7 @@ func (v *oldView) writesFromThePast() {
 		}
 	}
 	for _, ti := range []*api.TrustedIssuer{revoked, again} {
-		_, err := w.seen.judge(ti.UID)
+		_, err := w.seen.judge(ti)
 		v.Expect(err).NotTo(HaveOccurred())
 	}
 	figures.add("a manager that lists and watches the past, and writes to the present", "a revoked key does not come back, nor the keys of an earlier object of the same name",

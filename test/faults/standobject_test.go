@@ -59,6 +59,13 @@ func (o *standObject) empty() *unstructured.Unstructured {
 	return u
 }
 
+// known is the object by its name and UID.
+func (o *standObject) known() *unstructured.Unstructured {
+	u := o.empty()
+	u.SetUID(o.uid)
+	return u
+}
+
 // spec is the basic one with a value.
 func (o *standObject) spec(g Gomega, v value) map[string]any {
 	foreign := newIssuer(g)

@@ -102,7 +102,7 @@ func TestObjectDeletedWhileTheIssuerIsDown(t *testing.T) {
 		l.object.SetFinalizers(nil)
 		create(l, g)
 		g.Eventually(func() bool { return isReady(l) }).WithTimeout(mended).Should(BeTrue())
-		_, err := w.seen.judge(l.object.GetUID())
+		_, err := w.seen.judge(l.object)
 		g.Expect(err).NotTo(HaveOccurred())
 	}
 	figures.add("object deleted while the issuer is down, and made again", "gone within 30 s with all that it published; the next one is Ready", "both kinds")

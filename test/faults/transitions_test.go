@@ -222,7 +222,7 @@ func (s *stand) walk(g Gomega, kind, field string, made *atomic.Int32) {
 		} else {
 			g.Eventually(func() string { return difference(o.state(g), fresh[next]) }).WithTimeout(mended).WithPolling(100*time.Millisecond).Should(BeEmpty(), what)
 		}
-		_, err := s.w.seen.judge(o.uid)
+		_, err := s.w.seen.judge(o.known())
 		g.Expect(err).NotTo(HaveOccurred())
 		made.Add(1)
 		at = next

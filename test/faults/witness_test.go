@@ -11,15 +11,22 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	watchtools "k8s.io/client-go/tools/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
 // version is one version of an object, as far as it says which keys are trusted.
@@ -29,24 +36,30 @@ type version struct {
 	// An issuer object has these.
 	issuer          bool
 	digest, pending string
-	ending          bool
+	ending, gone    bool
 	// An authoritative ConfigMap has this.
 	content string
 }
 
 // witness keeps the versions.
 type witness struct {
+	api     client.WithWatch
 	watches []watch.Interface
 
-	mu   sync.Mutex
-	seen []version
+	mu    sync.Mutex
+	seen  []version
+	marks map[string]bool // by name
+	lost  error           // why there may be versions that it has not seen
 }
 
-// watchAll begins to read.
+// watchAll begins to read. A stream that the server ends is taken up where it ended.
 func watchAll(w *world) (*witness, error) {
-	seen := &witness{}
+	seen := &witness{api: w.api, marks: map[string]bool{}}
 	for _, list := range []client.ObjectList{&api.TrustedIssuerList{}, &api.ClusterTrustedIssuerList{}, &corev1.ConfigMapList{}} {
-		stream, err := w.api.Watch(context.Background(), list)
+		if err := w.api.List(context.Background(), list); err != nil {
+			return nil, err
+		}
+		stream, err := watchtools.NewRetryWatcherWithContext(context.Background(), list.GetResourceVersion(), listWatch{w.api, list})
 		if err != nil {
 			return nil, err
 		}
@@ -60,6 +73,16 @@ func watchAll(w *world) (*witness, error) {
 	return seen, nil
 }
 
+// listWatch watches the objects of a list.
+type listWatch struct {
+	api  client.WithWatch
+	list client.ObjectList
+}
+
+func (l listWatch) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	return l.api.Watch(ctx, l.list, &client.ListOptions{Raw: &options})
+}
+
 func (s *witness) close() {
 	for _, w := range s.watches {
 		w.Stop()
@@ -67,6 +90,12 @@ func (s *witness) close() {
 }
 
 func (s *witness) note(event watch.Event) {
+	if event.Type == watch.Error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.lost = apierrors.FromObject(event.Object)
+		return
+	}
 	o, ok := event.Object.(client.Object)
 	if !ok {
 		return
@@ -78,12 +107,18 @@ func (s *witness) note(event watch.Event) {
 	}
 	switch o := o.(type) {
 	case api.Issuer:
-		v.issuer = true
-		v.ending = event.Type == watch.Deleted || !o.GetDeletionTimestamp().IsZero()
+		v.issuer, v.gone = true, event.Type == watch.Deleted
+		v.ending = v.gone || !o.GetDeletionTimestamp().IsZero()
 		if status := o.IssuerStatus().Snapshot; status != nil {
 			v.digest, v.pending = status.Digest, status.PendingDigest
 		}
 	case *corev1.ConfigMap:
+		if o.Namespace == markNamespace {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.marks[o.Name] = true
+			return
+		}
 		uid, ok := strings.CutPrefix(o.Name, snapshot.AuthoritativeName(""))
 		if !ok {
 			return
@@ -98,14 +133,49 @@ func (s *witness) note(event watch.Event) {
 	s.seen = append(s.seen, v)
 }
 
+// markNamespace has ConfigMaps that the witness makes, to see how far it has read.
+const markNamespace = "default"
+
+var marks atomic.Int64
+
+// catchUp waits until all has been read that there is now of an issuer object.
+func (s *witness) catchUp(o client.Object) error {
+	gvk, err := apiutil.GVKForObject(o, s.api.Scheme())
+	if err != nil {
+		return err
+	}
+	now := &metav1.PartialObjectMetadata{}
+	now.SetGroupVersionKind(gvk)
+	err = s.api.Get(context.Background(), client.ObjectKeyFromObject(o), now)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	gone := err != nil || now.UID != o.GetUID()
+	mark := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: markNamespace, Name: fmt.Sprint("mark-", marks.Add(1))}}
+	if err := s.api.Create(context.Background(), mark); err != nil {
+		return err
+	}
+	reached := func(v version) bool {
+		return v.issuer && v.uid == o.GetUID() && (v.gone || !gone && fmt.Sprint(v.revision) == now.ResourceVersion)
+	}
+	return harness.Within(context.Background(), mended, 10*time.Millisecond, "the witness to have read all of "+o.GetName(), func() (bool, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.marks[mark.Name] && slices.ContainsFunc(s.seen, reached), s.lost
+	})
+}
+
 // judge goes through the history of an issuer object: from the moment at which status
 // first names a digest, the ConfigMap holds keys that status names, until status names
 // none any more, or the object goes. It returns how many versions there were.
-func (s *witness) judge(uid types.UID) (versions int, err error) {
+func (s *witness) judge(o client.Object) (versions int, err error) {
+	if err := s.catchUp(o); err != nil {
+		return 0, err
+	}
 	s.mu.Lock()
 	history := slices.Clone(s.seen)
 	s.mu.Unlock()
-	history = slices.DeleteFunc(history, func(v version) bool { return v.uid != uid })
+	history = slices.DeleteFunc(history, func(v version) bool { return v.uid != o.GetUID() })
 	slices.SortFunc(history, func(a, b version) int { return cmp.Compare(a.revision, b.revision) })
 	var now version
 	for _, v := range history {

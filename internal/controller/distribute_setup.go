@@ -74,18 +74,27 @@ func digests(issuer api.Issuer) [2]string {
 // pending reports that a set is being published: its end is another event.
 func pending(issuer api.Issuer) bool { return digests(issuer)[1] != "" }
 
-// onAuthoritative looks at all copies when the ConfigMap that they copy changes.
+// onAuthoritative looks at all copies when the ConfigMap that they copy changes, or
+// comes, perhaps again: those that were looked at meanwhile have nothing to wait for.
 func (d *Distributor) onAuthoritative() handler.TypedEventHandler[client.Object, target] {
+	look := func(ctx context.Context, cm client.Object, q targets) {
+		if cm.GetLabels()[api.LabelIssuerKind] != api.ClusterTrustedIssuerKind {
+			return
+		}
+		issuer := d.New()
+		name := cm.GetAnnotations()[api.AnnotationIssuerName]
+		if err := d.Client.Get(ctx, client.ObjectKey{Name: name}, issuer); err == nil && !pending(issuer) {
+			d.addAll(ctx, issuer, q)
+		}
+	}
 	return handler.TypedFuncs[client.Object, target]{
+		CreateFunc: func(ctx context.Context, e ctrlevent.TypedCreateEvent[client.Object], q targets) {
+			if !e.IsInInitialList { // the issuers of which bring all
+				look(ctx, e.Object, q)
+			}
+		},
 		UpdateFunc: func(ctx context.Context, e ctrlevent.TypedUpdateEvent[client.Object], q targets) {
-			if e.ObjectNew.GetLabels()[api.LabelIssuerKind] != api.ClusterTrustedIssuerKind {
-				return
-			}
-			issuer := d.New()
-			name := e.ObjectNew.GetAnnotations()[api.AnnotationIssuerName]
-			if err := d.Client.Get(ctx, client.ObjectKey{Name: name}, issuer); err == nil && !pending(issuer) {
-				d.addAll(ctx, issuer, q)
-			}
+			look(ctx, e.ObjectNew, q)
 		},
 	}
 }

@@ -15,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlevent "sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
@@ -201,6 +203,27 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		f.reconcile()
 		Expect(f.status()).To(And(come(3, 3), isDistributed()), "the end is told at once")
 		Expect(f.writes.take()).To(ConsistOf("apply status", "apply ConfigMap", "apply status"))
+	})
+
+	It("brings back copies that were looked at while the authoritative ConfigMap was gone", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 2)
+		f.distribute()
+		Expect(server.Delete(ctx, f.authoritative())).To(Succeed())
+		Expect(server.Delete(ctx, configMap(ctx, f.copyIn(selected[0])))).To(Succeed())
+		_, err := f.d.Reconcile(ctx, target{f.key.Name, selected[0]})
+		Expect(err).NotTo(HaveOccurred())
+		f.expectNone(selected[0])
+		f.reconcile() // brings the authoritative one back
+		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[target]())
+		defer queue.ShutDown()
+		f.d.onAuthoritative().Create(ctx, ctrlevent.TypedCreateEvent[client.Object]{Object: f.authoritative()}, queue)
+		for queue.Len() > 0 {
+			t, _ := queue.Get()
+			_, err := f.d.Reconcile(ctx, t)
+			Expect(err).NotTo(HaveOccurred())
+			queue.Done(t)
+		}
+		f.expectCopies(selected...)
 	})
 
 	It("follows namespaces that come, change their labels, and go", func(ctx context.Context) {

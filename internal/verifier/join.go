@@ -148,7 +148,7 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 	if recorded == nil {
 		recorded = &api.SnapshotStatus{}
 	}
-	next.recorded, next.success = lastSuccess(recorded, before, now)
+	next.recorded, next.success = lastSuccess(object, recorded, before, now)
 	next.keysGeneration = recorded.ObservedGeneration
 	next.static = keysAreStatic(object, recorded, before)
 
@@ -235,12 +235,18 @@ func authenticationOf(object api.Issuer) *api.KubernetesAuthentication {
 
 // lastSuccess is the time of the last success, as recorded and as it counts. A
 // time that lies too far in the future is brought back once, when it is first
-// seen: bringing it back at every event would move it along with the clock.
-func lastSuccess(recorded *api.SnapshotStatus, before *Issuer, now time.Time) (asRecorded, asCounted time.Time) {
+// seen: bringing it back at every event would move it along with the clock. Keys that
+// were given inline until now age from then on, too, until the controller records that.
+func lastSuccess(object api.Issuer, recorded *api.SnapshotStatus, before *Issuer, now time.Time) (asRecorded, asCounted time.Time) {
 	if recorded.LastSuccessTime.IsZero() {
 		return time.Time{}, time.Time{}
 	}
 	t := recorded.LastSuccessTime.Time
+	inlineUntilNow := !object.IssuerSpec().Static() && recorded.ObservedGeneration != object.GetGeneration() &&
+		recorded.Digest != "" && recorded.ExpiresAt == nil
+	if inlineUntilNow && (before.static || before.recorded.IsZero()) {
+		return t, now
+	}
 	if !before.recorded.IsZero() && before.recorded.Equal(t) {
 		return t, before.success
 	}

@@ -376,6 +376,20 @@ func TestJoinStaticKeysThatBecomeFetchedExpire(t *testing.T) {
 	s.expect(a, SnapshotExpired, "spec has an expiry now")
 }
 
+func TestJoinStaticKeysThatBecomeFetchedAgeFromThenOn(t *testing.T) {
+	a := ec("a")
+	s := begin(t, keySet(t, a), inline, publishes(keySet(t, a), start))
+	s.now = start.Add(1000 * time.Hour)
+	s.expect(a, Accepted, "static keys never expire")
+	s.status(edited, func(c *api.ClusterTrustedIssuer) { c.Spec.JWKS, c.Spec.JWKSURI = "", issuerName+"jwks.json" })
+	s.expect(a, Accepted, "nor at the edit, although they were admitted long ago")
+	s.now = s.now.Add(time.Hour - time.Second)
+	s.status(edited)
+	s.expect(a, Accepted, "nor at another one")
+	s.now = s.now.Add(time.Second)
+	s.expect(a, SnapshotExpired, "but their time has begun with it, whether or not the controller is there to say so")
+}
+
 func TestJoinHeldStaticKeysThatBecomeFetchedExpire(t *testing.T) {
 	a := ec("a")
 	set := keySet(t, a)

@@ -143,7 +143,8 @@ func (i *Issuer) usageReport() (report []api.KeyUsage, due bool) {
 	for _, u := range i.uses {
 		r := u.recorded
 		r.Thumbprint = u.thumbprint
-		if last := time.Unix(0, u.last.Load()); u.last.Load() != 0 && last.After(r.LastUsedTime.Time) {
+		// In whole seconds, as status has the other times.
+		if last := time.Unix(0, u.last.Load()).Truncate(time.Second); u.last.Load() != 0 && last.After(r.LastUsedTime.Time) {
 			retiredInUse := !u.missing.IsZero() && last.After(u.missing) && !r.LastUsedTime.After(u.missing)
 			due = due || last.Sub(r.LastUsedTime.Time) >= usageStep || retiredInUse
 			r.LastUsedTime = metav1.NewTime(last)

@@ -136,6 +136,21 @@ func TestWhenTheUseOfKeysIsReported(t *testing.T) {
 	}
 }
 
+// Status has whole seconds, and tells a use in the second of the first look that missed
+// the key from no later one.
+func TestAUseInTheSecondInWhichTheKeyWasMissedIsReportedOnce(t *testing.T) {
+	g := NewWithT(t)
+	u := &usedKey{keyUse: &keyUse{}, thumbprint: "x", missing: start}
+	u.last.Store(start.Add(500 * time.Millisecond).UnixNano())
+	issuer := &Issuer{uses: map[string]*usedKey{"x": u}}
+	report, due := issuer.usageReport()
+	g.Expect(due).To(BeTrue(), "the first use")
+	u.recorded = report[0]
+	u.recorded.LastUsedTime.Time = u.recorded.LastUsedTime.Truncate(time.Second)
+	_, due = issuer.usageReport()
+	g.Expect(due).To(BeFalse())
+}
+
 // statusWriter records what is applied to a status.
 type statusWriter struct {
 	client.SubResourceClient

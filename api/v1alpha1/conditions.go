@@ -147,6 +147,9 @@ const (
 	ReasonConfigMapConflict = "ConfigMapConflict"
 	// ReasonPublishFailed: the API server refused the ConfigMap.
 	ReasonPublishFailed = "PublishFailed"
+	// ReasonKeysLost: the ConfigMaps that held the trusted keys are gone, and the issuer
+	// has not answered since.
+	ReasonKeysLost = "KeysLost"
 	// ReasonSnapshotTooLarge: the encoded keys do not fit into a ConfigMap.
 	ReasonSnapshotTooLarge = "SnapshotTooLarge"
 )

@@ -6,6 +6,7 @@ package controller
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,8 @@ type memory struct {
 	// unsaved is an attempt whose outcome has not reached status yet, because a
 	// write failed. It is carried on, so that no fetch has to be repeated.
 	unsaved *attempt
+	// exposed are keys found with their private part that have not reached status yet.
+	exposed []keyset.Compromised
 	// trusted is the published set, and success when the issuer last confirmed
 	// it, more finely than status says.
 	trusted *keyset.Set
@@ -75,6 +78,25 @@ func (m *memory) rest() {
 	if m.unsaved == nil {
 		m.told = nil
 	}
+}
+
+// carry adds to an attempt's compromised keys those of attempts before it that never
+// reached status: a document that has been corrected since does not clear a key.
+func (m *memory) carry(a *attempt) {
+	for _, k := range m.exposed {
+		if !slices.ContainsFunc(a.compromised, func(c keyset.Compromised) bool { return c.Thumbprint == k.Thumbprint }) {
+			a.compromised = append(a.compromised, k)
+		}
+	}
+	m.exposed = a.compromised
+}
+
+// reachedStatus forgets what only had to be kept until status had it.
+func (m *memory) reachedStatus() {
+	if m.unsaved != nil {
+		m.exposed = nil
+	}
+	m.unsaved = nil
 }
 
 // lapsed is the approval that ends with this answer: its set was neither in this one nor
@@ -230,20 +252,23 @@ type memories struct {
 	byKey map[types.NamespacedName]types.UID
 }
 
-// of returns the memory of the object with this key and UID, and forgets an
-// earlier object of that name.
+// of returns the memory of the object with this key and UID, and forgets another
+// object of that name, but for the version of our last write: what is older than that
+// has been overtaken, whichever object it is of.
 func (m *memories) of(key types.NamespacedName, uid types.UID) *memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.byUID == nil {
 		m.byUID, m.byKey = map[types.UID]*memory{}, map[types.NamespacedName]types.UID{}
 	}
+	written := ""
 	if before, ok := m.byKey[key]; ok && before != uid {
+		written = m.byUID[before].version
 		delete(m.byUID, before)
 	}
 	m.byKey[key] = uid
 	if m.byUID[uid] == nil {
-		m.byUID[uid] = &memory{}
+		m.byUID[uid] = &memory{version: written}
 	}
 	return m.byUID[uid]
 }

@@ -161,6 +161,17 @@ func told() []tale {
 		{expires(api.ExpiredRemove), func(s *scene) { s.issuer.Stop(); s.after(25 * time.Hour) }},
 		{nil, func(s *scene) {
 			s.issuer.Stop()
+			Expect(server.Delete(s.ctx, configMap(s.ctx, s.copyKey()))).To(Succeed())
+			Expect(server.Delete(s.ctx, configMap(s.ctx, s.authoritativeKey()))).To(Succeed())
+			s.restart()
+			s.after(time.Minute)
+			Expect(s.status()).To(isNotReady(api.ReasonKeysLost))
+			Expect(s.issuer.Restart()).To(Succeed())
+			s.after(10 * time.Minute)
+			Expect(s.status()).To(isReady(api.ReasonFresh))
+		}},
+		{nil, func(s *scene) {
+			s.issuer.Stop()
 			s.after(8 * time.Minute)
 			Expect(s.issuer.Restart()).To(Succeed())
 			s.after(8 * time.Minute)

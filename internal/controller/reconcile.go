@@ -105,6 +105,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		if err := r.Reader.Get(ctx, req.NamespacedName, issuer); err != nil {
 			return reconcile.Result{}, client.IgnoreNotFound(err)
 		}
+		m = r.memories.of(req.NamespacedName, issuer.GetUID()) // it may be another one by now
 	}
 	if !issuer.GetDeletionTimestamp().IsZero() {
 		return again(ctx, 0, r.withdraw(ctx, issuer, req.NamespacedName))
@@ -114,7 +115,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	out, err := r.reconcile(ctx, issuer, m)
 	err = errors.Join(err, r.collect(ctx, req.NamespacedName, issuer.GetUID()))
-	delay := r.wake(issuer, out, began)
+	delay := r.wake(issuer, out, began, m)
 	if m.again {
 		delay, m.again = time.Millisecond, false
 	}
@@ -159,7 +160,7 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 	if err == nil {
 		// The answer has been dealt with. A users' ConfigMap that cannot be written
 		// must not keep the next one away.
-		m.unsaved = nil
+		m.reachedStatus()
 		// Users' ConfigMap follows once the digest in status has moved.
 		if published := r.publishCopy(ctx, issuer, out, m); published != nil {
 			out.published = published.publication
@@ -242,6 +243,9 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	if want, out.withdrawn = withoutRevoked(next.set, issuer, out.attempt); want == nil && !out.withdrawn {
 		// Nothing is trusted. What a crash has left of keys that were withdrawn goes.
 		if out.withdrawn, err = r.withdrawnLeftover(ctx, issuer, content, out.attempt); err != nil || !out.withdrawn {
+			if s := issuer.IssuerStatus().Snapshot; err == nil && s != nil && s.Digest != "" && m.running == nil {
+				out.published = &publication{reason: api.ReasonKeysLost, message: keysLost}
+			}
 			return out, err
 		}
 	}
@@ -262,6 +266,8 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	}
 	return out, nil
 }
+
+const keysLost = "The ConfigMaps that held the trusted keys are gone, and with them the keys. They come back when the issuer answers; the condition Fetched says why it does not."
 
 // lastAbsent is when the issuer's answer before the newest one came: the newest is this
 // reconciliation's, or that of a publication which was interrupted. Keys that were there,
@@ -361,6 +367,7 @@ func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory)
 	m.running = nil
 	got := quarantine(f.got, issuer)
 	got.lapsed = m.lapsed(issuer, got.attempt)
+	m.carry(&got.attempt)
 	countFetch(issuer, got.reason)
 	m.last = r.remember(issuer, m.last, got)
 	m.discovered, m.gone, m.document = got.discovered, got.gone, got.document
@@ -445,14 +452,21 @@ func (r *Reconciler) random(source fetch.Identity, started time.Time) float64 {
 //
 // What became due since the reconciliation began has not been seen to, and nothing
 // else might bring the issuer back for it: for that it is looked at again at once.
-func (r *Reconciler) wake(issuer api.Issuer, out outcome, began time.Time) time.Duration {
+func (r *Reconciler) wake(issuer api.Issuer, out outcome, began time.Time, m *memory) time.Duration {
 	now := r.Clock.Now()
 	times := []time.Time{out.nextRefresh}
+	if out.attempt != nil && !out.nextRefresh.IsZero() && !out.nextRefresh.After(began) {
+		times[0] = now.Add(time.Millisecond) // another object got the answer, longer ago than that
+	}
 	if out.published != nil && out.published.blocked {
 		times = append(times, now.Add(maxErrorDelay))
 	}
 	for _, k := range issuer.IssuerStatus().Keys {
-		times = append(times, endOfTrust(k, issuer.IssuerSpec()))
+		end := endOfTrust(k, issuer.IssuerSpec())
+		if k.MissingSince != nil && k.State == api.KeyActive {
+			end = now.Add(confirmWithin - m.waited(k.MissingSince.Time, r.Clock)) // the measure by which it is let go
+		}
+		times = append(times, end)
 	}
 	if s := issuer.IssuerStatus().Snapshot; s != nil {
 		w := windowOf(issuer, s)

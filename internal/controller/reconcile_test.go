@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -452,6 +453,31 @@ var _ = Describe("A failing issuer", func() {
 })
 
 var _ = Describe("A key published with its private part (THREATS 17)", func() {
+	It("is refused even if the issuer corrects itself before status can be written", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Publish(key1(), key2())
+		s.create()
+		s.reconcile()
+		down := true
+		s.writes.fail = func(int) error {
+			if down {
+				return errors.New("the API server is down")
+			}
+			return nil
+		}
+		s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(key2().PrivateJWK()))))
+		s.keepReconciling(4, 2*time.Minute)
+		seen := s.issuer.Requests()
+		Expect(seen).To(BeNumerically(">", 1), "the document was seen")
+		s.issuer.Respond(nil)
+		s.keepReconciling(5, 2*time.Minute)
+		Expect(s.issuer.Requests()).To(BeNumerically(">", seen), "and its correction")
+		down = false
+		s.keepReconciling(3, time.Minute)
+		Expect(s.status().CompromisedKeys).To(ConsistOf(HaveField("KeyID", "k2")))
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+	})
+
 	It("is refused everywhere, the last good set included, and stays refused until cleared", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.issuer.Publish(key1(), key2())
@@ -756,6 +782,60 @@ var _ = Describe("Two ClusterTrustedIssuers for one issuer", func() {
 		s.remove(ctx, first.Name)
 		Expect(status(second)).To(condition(api.ConditionStalled, metav1.ConditionFalse, api.ReasonNotStalled))
 	})
+})
+
+var _ = Describe("An object that is made anew under the name of another one", func() {
+	It("gets nothing of what is remembered of that one, though the cache still shows it", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		shown := s.get()
+		s.r.Client = interceptor.NewClient(s.r.Client.(client.WithWatch), interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+				if ti, ok := o.(*api.TrustedIssuer); ok {
+					shown.DeepCopyInto(ti)
+					return nil
+				}
+				return c.Get(ctx, key, o, options...)
+			},
+		})
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Finalizers = nil })
+		Expect(server.Delete(ctx, s.get())).To(Succeed())
+		s.create(func(spec *api.IssuerSpec) {
+			spec.Issuer, spec.JWKSURI = "https://another.example.com/", "https://127.0.0.1:1/jwks.json"
+		})
+		s.keepReconciling(5, 8*time.Second)
+		Expect(s.status().Keys).To(BeEmpty(), "its issuer has never answered")
+		Expect(server.Get(ctx, s.authoritativeKey(), &corev1.ConfigMap{})).To(Satisfy(apierrors.IsNotFound))
+	})
+})
+
+var _ = It("goes on with inline keys that are to be fetched from now on, though a write fails and the issuer is down", func(ctx context.Context) {
+	s := newScene(ctx)
+	s.create(func(spec *api.IssuerSpec) {
+		spec.JWKSURI, spec.CABundle, spec.JWKS = "", "", fmt.Sprintf(`{"keys":[%s]}`, jsonOf(key1().JWK()))
+	})
+	s.reconcile()
+	s.issuer.Stop()
+	s.clock.SetTime(noon.Add(48 * time.Hour))
+	s.edit(func(ti *api.TrustedIssuer) {
+		ti.Spec.JWKS, ti.Spec.JWKSURI, ti.Spec.CABundle = "", s.issuer.JWKSURI(), s.issuer.CABundle()
+		ti.Spec.Audiences = []string{"orders", "more"}
+	})
+	failed := false
+	s.writes.take()
+	s.writes.fail = func(n int) error {
+		if !failed && s.writes.calls[n-1] == "apply ConfigMap" {
+			failed = true
+			return apierrors.NewConflict(corev1.Resource("configmaps"), "jwks", errors.New("changed meanwhile"))
+		}
+		return nil
+	}
+	s.keepReconciling(3, 10*time.Second)
+	Expect(failed).To(BeTrue())
+	Expect(s.status()).To(condition(api.ConditionExpired, metav1.ConditionFalse, api.ReasonNotExpired))
+	Expect(s.status().Snapshot.ExpiresAt.Time).To(BeTemporally("~", noon.Add(72*time.Hour), time.Minute))
 })
 
 var _ = It("becomes stale, and expires, on time and not with the next fetch, whatever part of a second it was fetched at", func(ctx context.Context) {

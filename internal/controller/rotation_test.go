@@ -11,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
@@ -640,6 +641,20 @@ var _ = Describe("A clock that is put forward while a key is missing (THREATS 38
 		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
 		s.keepReconciling(2, time.Minute)
 		Expect(s.kids()).To(Equal([]string{"k1"}))
+	})
+
+	It("brings the manager back when the key goes, which the clock says too early", func(ctx context.Context) {
+		s, c := missing(ctx)
+		s.issuer.Respond(testissuer.Status(http.StatusBadGateway))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.Suspend = ptr.To(true) })
+		c.jump(5 * time.Minute)
+		s.run(step{after: time.Minute, missing: []string{"k2"}})
+		for passed := time.Minute; len(s.kids()) == 2; {
+			next := s.reconcile().RequeueAfter
+			passed += next
+			Expect(passed).To(BeNumerically("<=", 10*time.Minute+time.Second))
+			s.after(next)
+		}
 	})
 
 	It("is not told from a manager that was away: that one looks first", func(ctx context.Context) {

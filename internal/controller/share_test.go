@@ -2,15 +2,18 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
@@ -98,7 +101,51 @@ type spent struct{ Fetcher }
 
 func (spent) MayLookUp(string) bool { return false }
 
+var _ = It("fetches at once after an answer that another object got longer ago than its own next refresh", func(ctx context.Context) {
+	a := newScene(ctx)
+	a.issuer.Header("Cache-Control", "max-age=500")
+	b := a.another()
+	a.create()
+	b.create()
+	for range 2 {
+		a.reconcile()
+		b.reconcile()
+	}
+	a.issuer.Header("Cache-Control", "max-age=60")
+	a.after(400 * time.Second)
+	asked := a.issuer.Requests()
+	next := b.after(90 * time.Second) // the manager was busy
+	Expect(a.issuer.Requests()).To(Equal(asked), "the other one's answer will do")
+	Expect(next.RequeueAfter).To(Equal(time.Millisecond))
+	b.after(next.RequeueAfter)
+	Expect(a.issuer.Requests()).To(Equal(asked + 1))
+})
+
 var _ = Describe("A token with an unknown key", func() {
+	It("is not called unknown for good because its key was fetched and could not be published", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		s.issuer.Publish(key1(), key2())
+		s.clock.SetTime(s.clock.Now().Add(time.Minute))
+		s.verifierAsks()
+		granted := s.r.Reader
+		s.r.Reader = interceptor.NewClient(server, interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+				if _, ok := o.(*corev1.ConfigMap); ok {
+					return apierrors.NewForbidden(corev1.Resource("configmaps"), key.Name, errors.New("no"))
+				}
+				return c.Get(ctx, key, o, options...)
+			},
+		})
+		s.keepReconciling(2, time.Second)
+		Expect(s.status().HandledRefresh.Outcome).To(Equal(api.ReasonPublishFailed))
+		s.r.Reader = granted
+		s.keepReconciling(2, time.Second)
+		Expect(s.status().HandledRefresh.Outcome).To(Equal(api.ReasonSucceeded))
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+	})
+
 	It("causes no fetch while tokens have asked for enough, now or later; the schedule goes on", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.create()

@@ -124,7 +124,7 @@ func nextStatus(issuer api.Issuer, out outcome, now time.Time) *api.IssuerStatus
 	next := issuer.IssuerStatus().DeepCopy()
 	next.ObservedGeneration = issuer.GetGeneration()
 
-	recordAttempt(next, out.attempt, now)
+	recordAttempt(next, out, now)
 	recordApproval(next, issuer, out)
 	recordTrusted(next, issuer, out, now)
 	next.NextRefreshTime = timeOrNil(out.nextRefresh)
@@ -147,22 +147,32 @@ func answerRefresh(next *api.IssuerStatus, issuer api.Issuer, now time.Time) {
 	next.HandledRefresh = answer
 }
 
-// recordAttempt notes the newest fetch and the compromised keys that it found.
-func recordAttempt(next *api.IssuerStatus, a *attempt, now time.Time) {
+// recordAttempt notes the newest fetch and the compromised keys that it found. Whoever
+// asked for it is answered once it is known whether its keys are trusted: a success that
+// did not reach the ConfigMap is no reason to call a key unknown.
+func recordAttempt(next *api.IssuerStatus, out outcome, now time.Time) {
+	a := out.attempt
 	if a == nil {
 		return
 	}
 	next.JWKSURI = a.uri
 	next.LastAttempt = &api.AttemptStatus{Time: metav1.NewTime(a.started), Reason: a.reason, Message: a.message}
+	result := a.reason
+	if a.succeeded && !out.confirmed() && !out.withdrawn {
+		result = ""
+		if out.published != nil {
+			result = out.published.reason
+		}
+	}
 	h := next.HandledRefresh
 	if h == nil {
 		h = &api.HandledRefresh{}
 	}
-	if a.request != h.Request || !a.requestedAt.Equal(h.RequestedAt) {
-		next.HandledRefresh = &api.HandledRefresh{
-			Request: a.request, RequestedAt: a.requestedAt,
-			StartTime: metav1.NewMicroTime(a.started), Outcome: a.reason,
-		}
+	started := metav1.NewMicroTime(a.started)
+	other := a.request != h.Request || !a.requestedAt.Equal(h.RequestedAt)
+	better := result == api.ReasonSucceeded && h.Outcome != result && started.Equal(&h.StartTime)
+	if result != "" && (other || better) {
+		next.HandledRefresh = &api.HandledRefresh{Request: a.request, RequestedAt: a.requestedAt, StartTime: started, Outcome: result}
 	}
 	for _, c := range a.compromised {
 		addCompromised(next, c, now)
@@ -239,6 +249,10 @@ func recordTrusted(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 		// In whole seconds, as it will be read again: what is judged by it now is judged
 		// by it then, and at the very times for which wake brings the issuer back.
 		s.LastSuccessTime = timeOrNil(inStatus(out.lastSuccess))
+	}
+	if !confirmed && !issuer.IssuerSpec().Static() && staticKeys(issuer.IssuerStatus().Snapshot) {
+		// Inline keys have not aged. They do from now on, whatever becomes of the fetch.
+		s.LastSuccessTime = ptrTo(metav1.NewTime(inStatus(now)))
 	}
 	if s.LastSuccessTime != nil && s.LastSuccessTime.After(now.Add(snapshot.MaxClockAhead)) {
 		s.LastSuccessTime = ptrTo(metav1.NewTime(now))

@@ -206,8 +206,9 @@ type RotationSpec struct {
 	// on being trusted, from 0s to 168h, counted from when it was first missing.
 	// With 0s it ends as soon as a second look, 30 s after the first, confirms
 	// that the key is gone. Removing a key is an issuer's only way to revoke it:
-	// a long grace honours revoked keys that long. A key that was replaced by
-	// another one under the same kid has no grace.
+	// a long grace honours revoked keys that long. It holds for keys of a place
+	// that spec no longer names, too; revokedKeys ends them at once. A key that was
+	// replaced by another one under the same kid has no grace.
 	// +optional
 	// +default="0s"
 	// +kubebuilder:validation:Type=string

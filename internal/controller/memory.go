@@ -91,6 +91,22 @@ func (m *memory) carry(a *attempt) {
 	m.exposed = a.compromised
 }
 
+// overtaken drops the unsaved attempt where another manager has published a set since it
+// was made. Which answer is the newer one cannot be told, so that the issuer is asked
+// again, and unconditionally.
+func (m *memory) overtaken(s *api.SnapshotStatus) bool {
+	digest := ""
+	if s != nil {
+		digest = s.Digest
+	}
+	if digest == m.unsaved.found || digest == m.unsaved.led {
+		return false
+	}
+	m.unsaved, m.document = nil, documentID{}
+	m.last.next, m.last.refused = m.last.started.Add(minAttemptSpacing), true
+	return true
+}
+
 // reachedStatus forgets what only had to be kept until status had it.
 func (m *memory) reachedStatus() {
 	if m.unsaved != nil {

@@ -249,6 +249,9 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 			return out, err
 		}
 	}
+	if out.attempt != nil && want != nil {
+		out.attempt.led = want.Digest()
+	}
 	out.expired = turn.answer == nil && r.removesExpired(issuer)
 	if err := r.publish(ctx, issuer, trusted, want, content, out, m); err != nil {
 		out.published = failedPublication(r.authoritativeKey(issuer), err)
@@ -296,10 +299,11 @@ func (r *Reconciler) removesExpired(issuer api.Issuer) bool {
 // attempt makes the fetch that is due, if one is, and says when the next is. A
 // fetch goes on in the background; its end leads to another reconciliation.
 func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, trusted *keyset.Set) (*attempt, time.Time) {
-	if a := m.unsaved; a != nil && a.generation == issuer.GetGeneration() && !m.last.over(r.Clock.Now()) {
+	static := issuer.IssuerSpec().Static()
+	if a := m.unsaved; a != nil && a.generation == issuer.GetGeneration() && !m.last.over(r.Clock.Now()) && (static || !m.overtaken(issuer.IssuerStatus().Snapshot)) {
 		return a, m.last.next // made, but its outcome did not reach status
 	}
-	if issuer.IssuerSpec().Static() {
+	if static {
 		return r.attemptStatic(issuer, m, trusted), time.Time{}
 	}
 	if m.running != nil && !m.running.ended() {
@@ -368,6 +372,9 @@ func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory)
 	got := quarantine(f.got, issuer)
 	got.lapsed = m.lapsed(issuer, got.attempt)
 	m.carry(&got.attempt)
+	if s := issuer.IssuerStatus().Snapshot; s != nil {
+		got.found = s.Digest
+	}
 	countFetch(issuer, got.reason)
 	m.last = r.remember(issuer, m.last, got)
 	m.discovered, m.gone, m.document = got.discovered, got.gone, got.document

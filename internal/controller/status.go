@@ -57,6 +57,9 @@ type attempt struct {
 	// candidate is a set that is quarantined, and suspended the reason.
 	candidate *keyset.Set
 	suspended string
+	// found is the digest of the trusted set that it was made with, and led the digest of
+	// the one that it leads to.
+	found, led string
 	// lapsed is an approval that has ended, because its set did not come again.
 	lapsed string
 	// skipped is how many keys of the document were not admitted, and excluded the

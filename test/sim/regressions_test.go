@@ -25,6 +25,9 @@ func TestRegressions(t *testing.T) {
 		"a clock that is set back during a fetch does not make one look two": {
 			{"finish", 0}, {"retire", 1}, {"refresh", 0}, {"advance", 6}, {"show all", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"deliver", 0}, {"run", 0}, {"advance", 6}, {"run", 0}, {"jump", 4},
 		},
+		"a leader whose answer did not reach status does not bring it in over a newer one of a deposed manager": {
+			{"finish", 0}, {"run", 0}, {"depose", 3}, {"advance", 6}, {"finish", 0}, {"replace", 0}, {"outlive", 0},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed, s := range settings {

@@ -116,6 +116,26 @@ func (o *options) register(f *flag.FlagSet) {
 	o.zap.BindFlags(f)
 }
 
+// parse reads the command line. Each mistake that flag leaves to us would drop what
+// was asked for in silence: flags after a word that is none, and an empty list of
+// components, as an unset variable gives, which would run both.
+func (o *options) parse(f *flag.FlagSet, args []string) error {
+	o.register(f)
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("%q is no flag, and nothing after it is read; the value of a boolean flag needs a sign, as in --leader-elect=true", f.Arg(0))
+	}
+	var err error
+	f.Visit(func(given *flag.Flag) {
+		if given.Name == "components" && len(o.components) == 0 {
+			err = errors.New("--components is empty: name controller, verifier, or both, or leave it out")
+		}
+	})
+	return err
+}
+
 // namespaceFromEnvironment is where the pod runs, by the downward API.
 func namespaceFromEnvironment() string { return os.Getenv("POD_NAMESPACE") }
 
@@ -155,14 +175,22 @@ func (o *options) check() error {
 		return errors.New("--ext-authz-bind-address needs --tls-cert-file: it is served over TLS alone")
 	case o.server.ClientCAFile != "" && o.server.CertFile == "":
 		return errors.New("--tokenreview-client-ca-file needs --tls-cert-file: the API server talks HTTPS alone")
+	case o.server.MirrorURL != "" && o.server.CertFile == "":
+		return errors.New("--mirror-url needs --tls-cert-file: the mirror is served over HTTPS alone")
+	case o.runs(componentVerifier) && o.server.CertFile == "" && o.server.HTTPAddress == "":
+		return errors.New("the verifier would listen nowhere: give --tls-cert-file or --verifier-http-bind-address, or run --components=controller")
+	case o.runs(componentVerifier) && o.server.CertFile != "" && o.server.Address == "":
+		return errors.New("--verifier-bind-address is empty: the verifier would listen at a port that nobody knows")
 	}
 	return nil
 }
 
 func main() {
 	var o options
-	o.register(flag.CommandLine)
-	flag.Parse()
+	if err := o.parse(flag.CommandLine, os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", programName, err)
+		os.Exit(2)
+	}
 	if o.version {
 		fmt.Fprintln(os.Stdout, programName, version.Get(), version.Platform())
 		return

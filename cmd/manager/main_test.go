@@ -47,17 +47,26 @@ func TestCommandLine(t *testing.T) {
 		"a part of the issuers, judged": {[]string{"--operator-namespace=x", "--issuer-selector=a=b"}, "needs --components=controller"},
 		"ext_authz without TLS":         {[]string{"--operator-namespace=x", "--ext-authz-bind-address=:1"}, "needs --tls-cert-file"},
 		"a certificate for plain HTTP":  {[]string{"--operator-namespace=x", "--metrics-cert-dir=a"}, "needs --metrics-secure"},
-		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
-		"a collector that is no URL":    {[]string{"--operator-namespace=x", "--tracing-endpoint=collector:4317"}, "--tracing-endpoint"},
-		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--egress-proxy=://"}, "--egress-proxy"},
+		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--components=controller", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
+		"a collector that is no URL":    {[]string{"--operator-namespace=x", "--components=controller", "--tracing-endpoint=collector:4317"}, "--tracing-endpoint"},
+		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--components=controller", "--egress-proxy=://"}, "--egress-proxy"},
+		"a word that is no flag":        {[]string{"--leader-elect", "true", "--components=verifier", "--metrics-secure"}, `"true" is no flag`},
+		"no component":                  {[]string{"--operator-namespace=x", "--components="}, "--components is empty"},
+		"no component but a comma":      {[]string{"--operator-namespace=x", "--components", " ,"}, "--components is empty"},
+		"a mirror without HTTPS":        {[]string{"--operator-namespace=x", "--verifier-http-bind-address=:1", "--mirror-url=https://keys.example.com"}, "--mirror-url needs --tls-cert-file"},
+		"a verifier nobody can reach":   {[]string{"--operator-namespace=x", "--components=verifier"}, "listen nowhere"},
+		"both, and it cannot, either":   {[]string{"--operator-namespace=x"}, "listen nowhere"},
+		"a verifier who knows where":    {[]string{"--operator-namespace=x", "--tls-cert-file=a", "--tls-private-key-file=b", "--verifier-bind-address="}, "--verifier-bind-address is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			var o options
 			flags := flag.NewFlagSet(name, flag.ContinueOnError)
-			o.register(flags)
-			g.Expect(flags.Parse(tc.args)).To(Succeed())
-			g.Expect(run(context.Background(), &o, logr.Discard())).To(MatchError(ContainSubstring(tc.want)))
+			err := o.parse(flags, tc.args)
+			if err == nil {
+				err = run(context.Background(), &o, logr.Discard())
+			}
+			g.Expect(err).To(MatchError(ContainSubstring(tc.want)))
 		})
 	}
 }

@@ -243,7 +243,7 @@ func TestTheEnvironmentMayNameNoCollector(t *testing.T) {
 			var o options
 			f := flag.NewFlagSet("", flag.ContinueOnError)
 			o.register(f)
-			g.Expect(f.Parse([]string{"--operator-namespace=x"})).To(Succeed())
+			g.Expect(f.Parse([]string{"--operator-namespace=x", "--components=controller"})).To(Succeed())
 			g.Expect(o.check()).To(Succeed())
 			g.Expect(o.tracingEndpoint).To(Equal(want))
 			if want == "" {

@@ -28,7 +28,7 @@ func TestNoPrivateKeyByteReachesEtcd(t *testing.T) {
 	w := ownWorld(t, nil)
 	issuer := newIssuer(g, key1())
 	t.Cleanup(issuer.Close)
-	m := w.run(g, "exposed", "--zap-log-level=debug")
+	m := w.run(g, "exposed", "--zap-log-level=debug", "--verifier-http-bind-address=127.0.0.1:0")
 	t.Cleanup(m.end)
 	ti := w.trust(g, "auth", issuer)
 	w.becomesReady(g, ti)

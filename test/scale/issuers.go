@@ -121,7 +121,7 @@ func startBoth(ctx context.Context, c *harness.Cluster, o *options) ([]*process,
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := start(ctx, c, o, harness.Verifier, harness.Verifier)
+	verifier, err := start(ctx, c, o, harness.Verifier, harness.Verifier, "--verifier-http-bind-address", "127.0.0.1:0")
 	return []*process{controller, verifier}, err
 }
 

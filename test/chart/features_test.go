@@ -66,6 +66,22 @@ func TestCertificateHasOneKeeper(t *testing.T) {
 	}
 }
 
+// TestTheMirrorNamesWhereItIs: its metadata send clients to where somebody listens.
+func TestTheMirrorNamesWhereItIs(t *testing.T) {
+	const service = "https://jwks-trust-manager.jwks-trust-system.svc"
+	for values, want := range map[string]string{
+		"":                                  service,
+		"verifier: {service: {port: 443}}":  service,
+		"verifier: {service: {port: 8443}}": service + ":8443",
+		"verifier: {service: {port: 8443}, mirrorURL: https://keys.example.com}":       "https://keys.example.com",
+		"verifier: {service: {port: 8443}, mirrorURL: https://keys.example.com:1/a/b}": "https://keys.example.com:1/a/b",
+	} {
+		if args := arguments(t, render(t, values).one(t, "Deployment jwks-trust-verifier")); !slices.Contains(args, "--mirror-url="+want) {
+			t.Errorf("with %q, want the mirror at %s: %v", values, want, args)
+		}
+	}
+}
+
 // TestRightsForSecureMetrics: reviews may be asked for where the filter needs it, and
 // nowhere else.
 func TestRightsForSecureMetrics(t *testing.T) {

@@ -85,6 +85,10 @@ func TestSchemaRefusesNonsense(t *testing.T) {
 		"no port":                      {"metrics: {port: 99999}", "/metrics/port"},
 		"a collector that is no URL":   {"tracing: {endpoint: collector:4317}", "/tracing/endpoint"},
 		"a mirror without TLS":         {"verifier: {mirrorURL: http://keys}", "/verifier/mirrorURL"},
+		"a mirror with a last slash":   {"verifier: {mirrorURL: https://keys.example.com/}", "/verifier/mirrorURL"},
+		"the same below a path":        {"verifier: {mirrorURL: https://keys.example.com/jwks/}", "/verifier/mirrorURL"},
+		"a mirror with a query":        {"verifier: {mirrorURL: 'https://keys.example.com?a=b'}", "/verifier/mirrorURL"},
+		"a mirror with a password":     {"verifier: {mirrorURL: 'https://a:b@keys.example.com'}", "/verifier/mirrorURL"},
 		"a memory that is no number":   {"verifier: {tokenCacheBytes: 32Mi}", "/verifier/tokenCacheBytes"},
 		"a PodMonitor without a token": {"metrics: {secure: {enabled: true}, podMonitor: {enabled: true}}", "metrics.podMonitor needs authorization"},
 	} {

@@ -59,6 +59,12 @@ annotations:
 {{ toYaml (concat $names .Values.certificate.extraDNSNames) }}
 {{- end }}
 
+{{- /* The Service's URL. */ -}}
+{{- define "jtm.serviceURL" -}}
+{{- $port := int .Values.verifier.service.port -}}
+https://jwks-trust-manager.{{ .Release.Namespace }}.svc{{ if ne $port 443 }}:{{ $port }}{{ end }}
+{{- end }}
+
 {{- /* Whether the controller keeps the certificate. */ -}}
 {{- define "jtm.keepsCertificate" -}}
 {{- if not (or .Values.certificate.certManager.enabled .Values.certificate.existing) }}yes{{ end }}

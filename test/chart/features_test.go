@@ -2,11 +2,15 @@ package chart
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // arguments are those of a Deployment's manager.
@@ -126,6 +130,58 @@ func TestTracing(t *testing.T) {
 			t.Errorf("%s samples all: %s", component, text)
 		}
 	}
+}
+
+// TestMetricsAreNotMadePublic with the verifier: what leads to them is headless,
+// whatever the type of the Service that clients use; and the monitor finds both.
+func TestMetricsAreNotMadePublic(t *testing.T) {
+	for _, kind := range []string{"ClusterIP", "NodePort", "LoadBalancer"} {
+		made := render(t, "{verifier: {service: {type: "+kind+"}}, metrics: {serviceMonitor: {enabled: true}}}")
+		selector, _, _ := unstructured.NestedMap(made.one(t, "ServiceMonitor jwks-trust-manager").Object, "spec", "selector")
+		monitored := map[string]int{}
+		for key, object := range made {
+			if object.GetKind() != "Service" || !slices.Contains(portNames(object), "metrics") {
+				continue
+			}
+			if ip, _, _ := unstructured.NestedString(object.Object, "spec", "clusterIP"); ip != "None" || len(portNames(object)) != 1 {
+				t.Errorf("with type %s, metrics are at %s", kind, key)
+			}
+			if selects(t, selector, object.GetLabels()) {
+				of, _, _ := unstructured.NestedString(object.Object, "spec", "selector", "app.kubernetes.io/name")
+				monitored[of]++
+			}
+		}
+		if want := map[string]int{"jwks-trust-controller": 1, "jwks-trust-verifier": 1}; !maps.Equal(monitored, want) {
+			t.Errorf("with type %s, the monitor finds %v, want %v", kind, monitored, want)
+		}
+		if ports := portNames(made.one(t, "Service jwks-trust-manager")); !slices.Equal(ports, []string{"verifier", "ext-authz"}) {
+			t.Errorf("with type %s, clients reach %v", kind, ports)
+		}
+	}
+}
+
+// portNames are the names of a Service's ports.
+func portNames(service *unstructured.Unstructured) (names []string) {
+	ports, _, _ := unstructured.NestedSlice(service.Object, "spec", "ports")
+	for _, port := range ports {
+		name, _ := port.(map[string]any)["name"].(string)
+		names = append(names, name)
+	}
+	return names
+}
+
+// selects reports whether a selector, as objects have it, selects those labels.
+func selects(t *testing.T, selector map[string]any, of labels.Set) bool {
+	t.Helper()
+	var s metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(selector, &s, true); err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := metav1.LabelSelectorAsSelector(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.Matches(of)
 }
 
 // TestMonitoring: the rules are those of config/, and metrics keep their labels.

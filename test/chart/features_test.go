@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -130,6 +131,49 @@ func TestTracing(t *testing.T) {
 			t.Errorf("%s samples all: %s", component, text)
 		}
 	}
+}
+
+// TestTheWayOutFollowsTheURLs: policies let the pods reach the proxy and the collector
+// that the values name, and with a proxy no issuer past it.
+func TestTheWayOutFollowsTheURLs(t *testing.T) {
+	const always = "443 6443 53 53" // the API server and DNS
+	for _, tc := range []struct{ proxy, collector, policy, controller, verifier string }{
+		{controller: " 443"},
+		{policy: ", fetchPorts: [443, 8443]", controller: " 443 8443"},
+		{proxy: "http://proxy.example.com:3128", controller: " 3128"},
+		{proxy: "http://user:443@[fd00::1]:3128/", controller: " 3128"},
+		{proxy: "http://proxy.example.com", controller: " 80"},
+		{proxy: "https://[fd00::1]", controller: " 443"},
+		{proxy: "http://proxy.infra.svc:3128", policy: ", fetchPorts: [proxy]", controller: " proxy"},
+		{collector: "http://otel:9999", controller: " 9999 443", verifier: " 9999"},
+		{collector: "http://[fd00::1]:9999/", controller: " 9999 443", verifier: " 9999"},
+		{collector: "http://otel", controller: " 443 443", verifier: " 443"}, // as gRPC has it
+		{collector: "http://otel:9999", policy: ", collectorPort: 4317", controller: " 4317 443", verifier: " 4317"},
+		{proxy: "http://proxy:3128", collector: "https://otel:4317", controller: " 4317 3128", verifier: " 4317"},
+	} {
+		made := render(t, fmt.Sprintf("{controller: {egress: {proxy: '%s'}}, tracing: {endpoint: '%s'}, networkPolicy: {enabled: true%s}}", tc.proxy, tc.collector, tc.policy))
+		for component, want := range map[string]string{"controller": tc.controller, "verifier": tc.verifier} {
+			if got := waysOut(t, made.one(t, "NetworkPolicy jwks-trust-"+component)); got != always+want {
+				t.Errorf("with %+v, the %s gets out to %s, want %s", tc, component, got, always+want)
+			}
+		}
+	}
+}
+
+// waysOut are the ports that a policy lets pods reach, one after the other.
+func waysOut(t *testing.T, policy *unstructured.Unstructured) string {
+	t.Helper()
+	var typed networkingv1.NetworkPolicy
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(policy.Object, &typed, true); err != nil {
+		t.Fatal(err)
+	}
+	var ports []string
+	for _, rule := range typed.Spec.Egress {
+		for _, port := range rule.Ports {
+			ports = append(ports, port.Port.String())
+		}
+	}
+	return strings.Join(ports, " ")
 }
 
 // TestMetricsAreNotMadePublic with the verifier: what leads to them is headless,

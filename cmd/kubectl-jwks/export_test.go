@@ -191,6 +191,20 @@ func TestFlagsOfTheManagerAreReadInAllTheirForms(t *testing.T) {
 	g.Expect(argumentValues(d, "egress-allow-cidr")).To(Equal([]string{"10.0.0.0/8", "fd00::/8", "192.168.0.0/16"}))
 }
 
+// Kubernetes expands variables in arguments, and the shipped Deployments have one.
+func TestFlagsOfTheManagerAreReadAsItsPodGetsThem(t *testing.T) {
+	g := NewWithT(t)
+	d := deployment("x", "--mirror-url=https://jwks-trust-manager.$(POD_NAMESPACE).svc:$(PORT)", "--egress-allow-cidr=$(CIDRS),$$(CIDRS),$(ELSEWHERE)")
+	d.Namespace = "auth"
+	d.Spec.Template.Spec.Containers[1].Env = []corev1.EnvVar{
+		{Name: "POD_NAMESPACE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}},
+		{Name: "PORT", Value: "8443"}, {Name: "CIDRS", Value: "10.0.0.0/8,fd00::/8"},
+		{Name: "ELSEWHERE", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{Key: "a"}}},
+	}
+	g.Expect(argumentValues(d, "mirror-url")).To(Equal([]string{"https://jwks-trust-manager.auth.svc:8443"}))
+	g.Expect(argumentValues(d, "egress-allow-cidr")).To(Equal([]string{"10.0.0.0/8", "fd00::/8", "$(CIDRS)", "$(ELSEWHERE)"}))
+}
+
 // The controller's policy counts for fetches from this machine too.
 func TestDiffTakesTheControllersEgressPolicy(t *testing.T) {
 	g := NewWithT(t)

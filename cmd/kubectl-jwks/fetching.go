@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -81,11 +82,39 @@ func managerOf(d *appsv1.Deployment) *corev1.Container {
 	return nil
 }
 
+// arguments are the manager's as its container gets them: Kubernetes puts variables of
+// the environment in for $(NAME), and one dollar for two. Those that the Deployment does
+// not say, but for the namespace's, stay as they are.
+func arguments(d *appsv1.Deployment) []string {
+	known := map[string]string{}
+	for _, variable := range managerOf(d).Env {
+		switch from := variable.ValueFrom; {
+		case from == nil:
+			known[variable.Name] = variable.Value
+		case from.FieldRef != nil && from.FieldRef.FieldPath == "metadata.namespace":
+			known[variable.Name] = d.Namespace
+		}
+	}
+	var args []string
+	for _, arg := range managerOf(d).Args {
+		args = append(args, reference.ReplaceAllStringFunc(arg, func(found string) string {
+			if value, ok := known[strings.Trim(found, "$()")]; ok {
+				return value
+			}
+			return strings.Replace(found, "$$", "$", 1)
+		}))
+	}
+	return args
+}
+
+// reference is what Kubernetes replaces in arguments.
+var reference = regexp.MustCompile(`\$\$|\$\([^$()]+\)`)
+
 // argumentValues are the values of a flag of the manager's, which may be given
 // several times, and with commas.
 func argumentValues(d *appsv1.Deployment, name string) []string {
 	var values []string
-	args := managerOf(d).Args
+	args := arguments(d)
 	for i, arg := range args {
 		flag := strings.TrimLeft(arg, "-")
 		switch value, found := strings.CutPrefix(flag, name+"="); {

@@ -2,17 +2,23 @@ package chart
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
 // TestChartAgreesWithKustomize: with its defaults the chart makes what
 // config/default makes, object by object and field by field. What it adds is
 // listed here, and nothing else may differ.
 func TestChartAgreesWithKustomize(t *testing.T) {
-	want := kustomized(t, "default")
+	want := kustomized(t, defaultPath)
 	got := render(t, "image: {tag: latest}")
 
 	// Helm makes no namespace; docs/install.md says how, and with which labels.
@@ -34,6 +40,49 @@ func TestChartAgreesWithKustomize(t *testing.T) {
 			t.Errorf("%s differs (-config +chart):\n%s", key, diff)
 		}
 	}
+}
+
+// TestAnotherNamespace: its name stands wherever the usual one did, with kustomize and
+// with Helm, and the certificate is for where the Service then is.
+func TestAnotherNamespace(t *testing.T) {
+	folder, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := filepath.Rel(folder, defaultPath) // kustomize takes no absolute path
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay := "namespace: auth\nresources: [" + base + "]\n"
+	if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(overlay), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, made := range map[string]objects{"kustomize": kustomized(t, folder), "Helm": renderIn(t, "auth", "")} {
+		for key, object := range made {
+			text, err := object.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), harness.OperatorNamespace) {
+				t.Errorf("%s: %s is still about %s", name, key, harness.OperatorNamespace)
+			}
+		}
+		names := "--serving-certificate-names=jwks-trust-manager.auth.svc,jwks-trust-manager.auth.svc.cluster.local,jwks-trust-manager.auth"
+		if args := inItsPod(arguments(t, made.one(t, "Deployment jwks-trust-controller")), "auth"); !slices.Contains(args, names) {
+			t.Errorf("%s: the certificate has other names: %v", name, args)
+		}
+		if args := inItsPod(arguments(t, made.one(t, "Deployment jwks-trust-verifier")), "auth"); !slices.Contains(args, "--mirror-url=https://jwks-trust-manager.auth.svc") {
+			t.Errorf("%s: the mirror is elsewhere: %v", name, args)
+		}
+	}
+}
+
+// inItsPod are arguments as Kubernetes gives them to the container.
+func inItsPod(args []string, namespace string) (got []string) {
+	for _, arg := range args {
+		got = append(got, strings.ReplaceAll(arg, "$(POD_NAMESPACE)", namespace))
+	}
+	return got
 }
 
 // withoutHelm takes away what belongs to the release.

@@ -73,7 +73,7 @@ func TestCertificateHasOneKeeper(t *testing.T) {
 
 // TestTheMirrorNamesWhereItIs: its metadata send clients to where somebody listens.
 func TestTheMirrorNamesWhereItIs(t *testing.T) {
-	const service = "https://jwks-trust-manager.jwks-trust-system.svc"
+	const service = "https://jwks-trust-manager.$(POD_NAMESPACE).svc"
 	for values, want := range map[string]string{
 		"":                                  service,
 		"verifier: {service: {port: 443}}":  service,

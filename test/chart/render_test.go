@@ -22,6 +22,9 @@ import (
 // chartPath is the chart's folder.
 var chartPath = filepath.Join(harness.Root(), "charts", "jwks-trust-manager")
 
+// defaultPath is the folder of what kustomize makes by default.
+var defaultPath = filepath.Join(harness.Root(), "config", "default")
+
 // objects are what is rendered, by kind and name.
 type objects map[string]*unstructured.Unstructured
 
@@ -74,7 +77,13 @@ func tryRender(values, namespace string) (map[string]string, error) {
 // render is the chart's objects with these values.
 func render(t *testing.T, values string) objects {
 	t.Helper()
-	files, err := tryRender(values, harness.OperatorNamespace)
+	return renderIn(t, harness.OperatorNamespace, values)
+}
+
+// renderIn is the same in a namespace.
+func renderIn(t *testing.T, namespace, values string) objects {
+	t.Helper()
+	files, err := tryRender(values, namespace)
 	if err != nil {
 		t.Fatalf("rendering with %q: %v", values, err)
 	}
@@ -97,11 +106,10 @@ func notes(t *testing.T, values string) string {
 	return files["jwks-trust-manager/templates/NOTES.txt"]
 }
 
-// kustomized is what `kubectl kustomize` makes of a folder of config/.
+// kustomized is what `kubectl kustomize` makes of a folder.
 func kustomized(t *testing.T, folder string) objects {
 	t.Helper()
-	made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
-		Run(filesys.MakeFsOnDisk(), filepath.Join(harness.Root(), "config", folder))
+	made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +118,6 @@ func kustomized(t *testing.T, folder string) objects {
 		t.Fatal(err)
 	}
 	found := objects{}
-	found.add(t, "config/"+folder, string(text))
+	found.add(t, folder, string(text))
 	return found
 }

@@ -53,16 +53,17 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{- /* The Service's names, and those of the values: (dict "root" $ "namespace" …). As
+in config/, arguments of a pod take the namespace from its environment. */ -}}
 {{- define "jtm.dnsNames" -}}
-{{- $ns := .Release.Namespace -}}
-{{- $names := list (printf "jwks-trust-manager.%s.svc" $ns) (printf "jwks-trust-manager.%s.svc.cluster.local" $ns) (printf "jwks-trust-manager.%s" $ns) -}}
-{{ toYaml (concat $names .Values.certificate.extraDNSNames) }}
+{{- $name := printf "jwks-trust-manager.%s" .namespace -}}
+{{ toYaml (concat (list (printf "%s.svc" $name) (printf "%s.svc.cluster.local" $name) $name) .root.Values.certificate.extraDNSNames) }}
 {{- end }}
 
-{{- /* The Service's URL. */ -}}
+{{- /* The Service's URL: (dict "root" $ "namespace" …) */ -}}
 {{- define "jtm.serviceURL" -}}
-{{- $port := int .Values.verifier.service.port -}}
-https://jwks-trust-manager.{{ .Release.Namespace }}.svc{{ if ne $port 443 }}:{{ $port }}{{ end }}
+{{- $port := int .root.Values.verifier.service.port -}}
+https://jwks-trust-manager.{{ .namespace }}.svc{{ if ne $port 443 }}:{{ $port }}{{ end }}
 {{- end }}
 
 {{- /* Whether the controller keeps the certificate. */ -}}

@@ -77,6 +77,8 @@ func TestSchemaRefusesNonsense(t *testing.T) {
 		"no CIDR":                      {"controller: {egress: {allowCIDRs: [cluster]}}", "/controller/egress/allowCIDRs/0"},
 		"CIDRs in one string":          {"controller: {egress: {allowCIDRs: 10.0.0.0/8}}", "/controller/egress/allowCIDRs"},
 		"a shard without a selector":   {"controller: {shards: [{name: a}]}", "issuerSelector"},
+		"two shards of one name":       {"controller: {shards: [{name: a, issuerSelector: s=1}, {name: b, issuerSelector: s=2}, {name: a, issuerSelector: s=3}]}", `two have the name "a"`},
+		"two shards for the same":      {"controller: {shards: [{name: a, issuerSelector: s=1}, {name: b, issuerSelector: s=1}]}", `two have the issuerSelector "s=1"`},
 		"a shard that is no name":      {"controller: {shards: [{name: A_b, issuerSelector: x}]}", "/controller/shards/0/name"},
 		"arguments that are no flags":  {"verifier: {extraArgs: [verbose]}", "/verifier/extraArgs/0"},
 		"cert-manager without issuer":  {"certificate: {certManager: {enabled: true}}", "/certificate/certManager/issuerRef/name"},

@@ -103,11 +103,16 @@ func trusts(digest string) interceptor.Funcs {
 		if ti.Annotations[api.AnnotationApprove] != digest {
 			return
 		}
-		ti.Status.Rotation.CandidateDigest = ""
-		for i := range ti.Status.Keys {
-			ti.Status.Keys[i].State = api.KeyActive
-		}
+		trustAll(ti)
 	})
+}
+
+// trustAll has all keys trusted, and none wait.
+func trustAll(ti *api.TrustedIssuer) {
+	ti.Status.Rotation.CandidateDigest = ""
+	for i := range ti.Status.Keys {
+		ti.Status.Keys[i].State = api.KeyActive
+	}
 }
 
 func TestApprove(t *testing.T) {
@@ -143,20 +148,25 @@ func TestApprove(t *testing.T) {
 	}
 }
 
-// changes replaces the quarantined set at the nth read of the object.
-func changes(n int, to string) interceptor.Funcs {
-	reads := 0
+// reads changes the object as it is read for the nth time, and from then on.
+func reads(n int, change func(*api.TrustedIssuer)) interceptor.Funcs {
+	count := 0
 	return interceptor.Funcs{Get: func(ctx context.Context, kube client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 		if err := kube.Get(ctx, key, o, opts...); err != nil {
 			return err
 		}
 		if ti, ok := o.(*api.TrustedIssuer); ok {
-			if reads++; reads >= n {
-				ti.Status.Rotation.CandidateDigest = to
+			if count++; count >= n {
+				change(ti)
 			}
 		}
 		return nil
 	}}
+}
+
+// changes replaces the quarantined set at the nth read of the object.
+func changes(n int, to string) interceptor.Funcs {
+	return reads(n, func(ti *api.TrustedIssuer) { ti.Status.Rotation.CandidateDigest = to })
 }
 
 func TestApproveIsForWhatWasShown(t *testing.T) {
@@ -167,10 +177,120 @@ func TestApproveIsForWhatWasShown(t *testing.T) {
 		r := c.run("approve", "auth0", "--yes")
 		c.Expect(r.code).To(Equal(exitNo), name)
 		c.Expect(r.err).To(ContainSubstring("Not approved: another key set waits by now."), name)
+		c.Expect(c.approval()).To(BeEmpty(), name)
 	}
 	r := newCluster(t, interceptor.Funcs{}, trustedIssuer("auth0", one)).run("approve", "auth0", "--yes")
 	g.Expect(r.code).To(Equal(exitError))
 	g.Expect(r.err).To(ContainSubstring("no key set of TrustedIssuer orders/auth0 waits for approval"))
+}
+
+// approval is the annotation that approves, as it is now.
+func (c *cluster) approval() string {
+	ti := &api.TrustedIssuer{}
+	c.Expect(c.kube.Get(context.Background(), client.ObjectKey{Namespace: "orders", Name: "auth0"}, ti)).To(Succeed())
+	return ti.Annotations[api.AnnotationApprove]
+}
+
+// rolledBack is a controller that finds the old set once more when it is to trust the
+// new one, so that none waits.
+func rolledBack(ti *api.TrustedIssuer) {
+	ti.Status.Rotation.CandidateDigest = ""
+	ti.Status.Keys = keysIn(ti, api.KeyActive)
+}
+
+// An issuer that was rolled back, or a cache before it that lags, ends the wait of a set
+// which nobody has trusted. That is a no; and one that lasts, also if the set comes back.
+func TestApproveSaysNoWhereTheSetWasNotTrusted(t *testing.T) {
+	g := NewWithT(t)
+	one, both := fixedSet(g, "key-1"), fixedSet(g, "key-1", "key-2")
+	for name, tc := range map[string]struct {
+		then interceptor.Funcs
+		want string
+	}{
+		"the old set is published again": {controller(rolledBack), "that key set waits no longer, and it is not trusted."},
+		"and the approval is used up": {controller(func(ti *api.TrustedIssuer) {
+			rolledBack(ti)
+			ti.Status.Rotation.HandledApproval = ti.Annotations[api.AnnotationApprove]
+		}), "that key set waits no longer, and it is not trusted."},
+		"another set waits": {controller(func(ti *api.TrustedIssuer) {
+			ti.Status.Rotation.CandidateDigest = "sha256:evil"
+		}), "another key set waits by now."},
+		"one of its keys is revoked": {controller(func(ti *api.TrustedIssuer) {
+			ti.Status.Rotation.CandidateDigest = ""
+			ti.Status.Keys[1].State = api.KeyRevoked
+		}), "that key set waits no longer, and it is not trusted."},
+		"the object was made again": {reads(3, func(ti *api.TrustedIssuer) { ti.UID = "another" }), "the object was deleted and made again."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, tc.then, trustedIssuer("auth0", one, waiting(both)))
+			r := c.run("approve", "auth0", "--yes")
+			c.Expect(r.code).To(Equal(exitNo), r.out+r.err)
+			c.Expect(r.err).To(ContainSubstring("Not approved: " + tc.want))
+			c.Expect(r.out).NotTo(ContainSubstring("Trusted:"))
+			c.Expect(c.approval()).To(BeEmpty(), "or the set would be trusted after the no")
+		})
+	}
+}
+
+func TestApproveLeavesAnotherApprovalAlone(t *testing.T) {
+	g := NewWithT(t)
+	one, both := fixedSet(g, "key-1"), fixedSet(g, "key-1", "key-2")
+	c := newCluster(t, reads(3, func(ti *api.TrustedIssuer) {
+		rolledBack(ti)
+		ti.Annotations[api.AnnotationApprove] = "sha256:other"
+	}), trustedIssuer("auth0", one, waiting(both)))
+	c.Expect(c.run("approve", "auth0", "--yes").code).To(Equal(exitNo))
+	c.Expect(c.approval()).To(Equal("sha256:other"))
+}
+
+// A publication in two phases, between which the set waits no longer and is not listed yet.
+func TestApproveWaitsForThePublication(t *testing.T) {
+	g := NewWithT(t)
+	one, both := fixedSet(g, "key-1"), fixedSet(g, "key-1", "key-2")
+	seen := 0
+	c := newCluster(t, reads(3, func(ti *api.TrustedIssuer) {
+		if seen++; seen == 1 {
+			rolledBack(ti)
+			ti.Status.Snapshot.PendingDigest = both.Digest()
+			return
+		}
+		trustAll(ti)
+	}), trustedIssuer("auth0", one, waiting(both)))
+	r := c.run("approve", "auth0", "--yes")
+	c.Expect(r.code).To(Equal(exitOK), r.err)
+	c.Expect(seen).To(Equal(2))
+	c.Expect(r.out).To(HaveSuffix("Trusted: 2 keys.\n"))
+}
+
+// What has become trusted at the last moment is not called untrusted.
+func TestApproveLooksAgainBeforeItTakesTheApprovalBack(t *testing.T) {
+	g := NewWithT(t)
+	one, both := fixedSet(g, "key-1"), fixedSet(g, "key-1", "key-2")
+	patches := 0
+	c := newCluster(t, interceptor.Funcs{Patch: func(ctx context.Context, kube client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
+		patches++
+		then := rolledBack
+		if patches == 2 { // the approval is about to be taken back
+			then = func(ti *api.TrustedIssuer) {
+				ti.Status.Keys = append(ti.Status.Keys, keyStatus(both.Keys()[1], api.KeyActive))
+			}
+		} else if err := kube.Patch(ctx, o, patch, opts...); err != nil {
+			return err
+		}
+		seen := &api.TrustedIssuer{}
+		if err := kube.Get(ctx, client.ObjectKeyFromObject(o), seen); err != nil {
+			return err
+		}
+		then(seen)
+		if err := kube.Status().Update(ctx, seen); err != nil || patches == 1 {
+			return err
+		}
+		return kube.Patch(ctx, o, patch, opts...)
+	}}, trustedIssuer("auth0", one, waiting(both)))
+	r := c.run("approve", "auth0", "--yes")
+	c.Expect(r.code).To(Equal(exitOK), r.err)
+	c.Expect(patches).To(Equal(2))
+	c.Expect(c.approval()).To(Equal(both.Digest()))
 }
 
 func TestDiffOfTheCandidate(t *testing.T) {

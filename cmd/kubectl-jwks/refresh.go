@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,21 +69,24 @@ func (c *cli) refresh(ctx context.Context, issuer api.Issuer, timeout time.Durat
 	return c.reportRefresh(before, issuer)
 }
 
-// annotate sets one annotation, and nothing else.
-func (c *cli) annotate(ctx context.Context, issuer api.Issuer, name, value string) error {
+// unchanged is for a change that must not be made to an object which has changed since
+// it was read: it is a conflict then.
+var unchanged = client.MergeFromWithOptimisticLock{}
+
+// annotate sets one annotation, and nothing else; no value takes it away.
+func (c *cli) annotate(ctx context.Context, issuer api.Issuer, name, value string, only ...client.MergeFromOption) error {
 	kube, err := c.connect()
 	if err != nil {
 		return err
 	}
 	before := issuer.DeepCopyObject().(client.Object) //nolint:errcheck,forcetypeassert // a copy has the type of the original
-	annotations := map[string]string{name: value}
-	for k, v := range issuer.GetAnnotations() {
-		if k != name {
-			annotations[k] = v
-		}
+	annotations := map[string]string{}
+	maps.Copy(annotations, issuer.GetAnnotations())
+	if annotations[name] = value; value == "" {
+		delete(annotations, name)
 	}
 	issuer.SetAnnotations(annotations)
-	return kube.Patch(ctx, issuer, client.MergeFrom(before), client.FieldOwner("kubectl-jwks"))
+	return kube.Patch(ctx, issuer, client.MergeFromWithOptions(before, only...), client.FieldOwner("kubectl-jwks"))
 }
 
 // await reads the object until it is as wanted.
@@ -135,8 +139,12 @@ func (c *cli) reportRefresh(before, now api.Issuer) error {
 
 // refsIn are the trusted keys that status lists.
 func refsIn(issuer api.Issuer) []keyset.Ref {
+	return refsOf(keysIn(issuer, api.KeyActive, api.KeyRetiring))
+}
+
+func refsOf(keys []api.KeyStatus) []keyset.Ref {
 	var refs []keyset.Ref
-	for _, k := range keysIn(issuer, api.KeyActive, api.KeyRetiring) {
+	for _, k := range keys {
 		refs = append(refs, keyset.Ref{KeyID: k.KeyID, Thumbprint: k.Thumbprint})
 	}
 	return refs

@@ -301,6 +301,31 @@ func TestDiffOfTheCandidate(t *testing.T) {
 	c.golden("diff-candidate.txt", r.out)
 }
 
+// noOverlap makes the set wait because it has none of the trusted keys.
+func noOverlap(i api.Issuer) {
+	setCondition(i, api.ConditionRotationSuspended, metav1.ConditionTrue, api.ReasonNoOverlap, "The issuer publishes none of the trusted keys any more.")
+}
+
+// Who approves has to know what the issuer took away: all of the trusted keys, where the
+// set waits for that, and what nobody wrote down, where it waits for its new keys.
+func TestApproveSaysWhatTheSetLeavesOut(t *testing.T) {
+	const notRecorded = "Which trusted keys it leaves out is not recorded; without --candidate, diff asks the issuer."
+	g := NewWithT(t)
+	one, two, both := fixedSet(g, "key-1"), fixedSet(g, "key-2"), fixedSet(g, "key-1", "key-2")
+	for _, command := range []string{"approve", "diff"} {
+		args := map[string][]string{"approve": {"approve", "auth0"}, "diff": {"diff", "auth0", "--candidate"}}[command]
+		r := newCluster(t, interceptor.Funcs{}, trustedIssuer("auth0", one, waiting(both))).run(args...)
+		g.Expect(r.out).To(ContainSubstring(notRecorded), command)
+		g.Expect(r.out).NotTo(ContainSubstring("key-1"), command)
+		r = newCluster(t, interceptor.Funcs{}, trustedIssuer("auth0", one, waiting(two), noOverlap)).run(args...)
+		g.Expect(r.out).To(MatchRegexp(`\+ +key-2 +EC P-256 ES256 .* new\n +- +key-1 +EC P-256 ES256 .* no longer published`), command)
+		g.Expect(r.out).NotTo(ContainSubstring(notRecorded), command)
+	}
+	renewed := parsedSet(g, []byte(`{"keys":[`+strings.Replace(fixedKeys["key-2"], "key-2", "key-1", 1)+`]}`))
+	r := newCluster(t, interceptor.Funcs{}, trustedIssuer("auth0", one, waiting(renewed), noOverlap)).run("approve", "auth0")
+	g.Expect(r.out).To(MatchRegexp(`~ +key-1 .* NEW KEY UNDER AN OLD KID`))
+}
+
 // issuerServer is an issuer that publishes keys, and the edit that points at it.
 func issuerServer(t *testing.T, keys ...*testissuer.Key) (*testissuer.Issuer, edit) {
 	t.Helper()

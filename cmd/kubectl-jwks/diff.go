@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/fetch"
@@ -32,6 +33,8 @@ type difference struct {
 	Exposed []string `json:"exposed,omitempty"`
 	// Next is what happens with the difference.
 	Next string `json:"next,omitempty"`
+	// Unknown is what the difference may leave out.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 type diffKey struct {
@@ -122,22 +125,21 @@ func (c *cli) publishedDifference(ctx context.Context, issuer api.Issuer, egress
 	return d, nil
 }
 
-// candidateDifference compares the quarantined keys that status lists.
+// candidateDifference compares the quarantined keys that status lists. Which trusted ones
+// their set has too is not recorded; but where that is why it waits, it has none.
 func candidateDifference(issuer api.Issuer) (difference, error) {
 	r := issuer.IssuerStatus().Rotation
 	if r == nil || r.CandidateDigest == "" {
 		return difference{}, advise("Without --candidate, diff asks the issuer from this machine.", "no key set of %s waits for approval", describedAs(issuer))
 	}
 	d := difference{Seen: "the controller", URL: issuer.IssuerStatus().JWKSURI, Digest: r.CandidateDigest}
-	known := map[string]string{}
-	next := refsIn(issuer)
-	for _, k := range keysIn(issuer, api.KeyQuarantined) {
-		known[k.Thumbprint] = size(k) + " " + k.Algorithm
-		next = append(next, keyset.Ref{KeyID: k.KeyID, Thumbprint: k.Thumbprint})
+	next := refsOf(keysIn(issuer, api.KeyQuarantined))
+	if c := meta.FindStatusCondition(issuer.IssuerStatus().Conditions, api.ConditionRotationSuspended); c == nil || c.Reason != api.ReasonNoOverlap {
+		next = append(next, refsIn(issuer)...)
+		d.Unknown = "Which trusted keys it leaves out is not recorded; without --candidate, diff asks the issuer."
 	}
-	d.compare(issuer, next, known)
-	d.Next = "Nothing of it is trusted until somebody approves it: kubectl jwks approve " + argumentsFor(issuer) +
-		"\nWhich trusted keys it leaves out is not recorded; without --candidate, diff asks the issuer."
+	d.compare(issuer, next, map[string]string{})
+	d.Next = "Nothing of it is trusted until somebody approves it: kubectl jwks approve " + argumentsFor(issuer)
 	return d, nil
 }
 
@@ -251,8 +253,10 @@ func (d difference) print(w io.Writer) error {
 	if d.Digest != "" {
 		fmt.Fprintf(w, "\nDigest of the published set: %s\n", d.Digest)
 	}
-	if d.Next != "" {
-		fmt.Fprintln(w, d.Next)
+	for _, line := range []string{d.Next, d.Unknown} {
+		if line != "" {
+			fmt.Fprintln(w, line)
+		}
 	}
 	return nil
 }

@@ -64,7 +64,8 @@ func newExport(c *cli) *cobra.Command {
                  keys from the mirror
 
 Keys are those whose digest stands in the issuer's status; there is no export of keys
-that have expired, or of a set with a revoked key in it.`,
+that have expired, of a set with a revoked key in it, or of an object that is being
+deleted.`,
 		Example: `  kubectl jwks export auth0 -n orders --format jwks > keys.json
   kubectl jwks export auth0 -n orders --format envoy-gateway --target HTTPRoute/orders | kubectl apply -f -
   kubectl jwks export cti/login --format authn-config > authentication.yaml`,
@@ -80,6 +81,9 @@ that have expired, or of a set with a revoked key in it.`,
 			}
 			issuer, err := c.find(cmd.Context(), args[0])
 			if err != nil {
+				return err
+			}
+			if err := notTrusted(issuer); err != nil {
 				return err
 			}
 			text, err := write(o, cmd.Context(), issuer)

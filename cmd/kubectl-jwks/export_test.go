@@ -80,6 +80,20 @@ func TestNothingIsExportedThatNobodyShouldTrust(t *testing.T) {
 	}
 }
 
+// Not its keys, and not where they are: the verifier and the mirror know it no more.
+func TestNothingIsExportedOfAnObjectThatIsBeingDeleted(t *testing.T) {
+	g := NewWithT(t)
+	set := fixedSet(g, "key-1")
+	issuer := trustedIssuer("auth0", set, beingDeleted)
+	c := newCluster(t, interceptor.Funcs{}, issuer, published(g, issuer, set), mounted(g, issuer, set))
+	for format := range exporters {
+		r := c.run("export", "auth0", "--format", format)
+		c.Expect(r.code).To(Equal(exitError), format)
+		c.Expect(r.out).To(BeEmpty(), format)
+		c.Expect(r.err).To(HavePrefix("Error: TrustedIssuer orders/auth0 is being deleted"), format)
+	}
+}
+
 func TestExportForEnvoyGatewayNeedsACopy(t *testing.T) {
 	g := NewWithT(t)
 	set := fixedSet(g, "key-1")

@@ -141,6 +141,13 @@ func confirmed(d time.Duration) edit {
 	}
 }
 
+// beingDeleted has somebody delete the object, which its finalizer holds.
+func beingDeleted(issuer api.Issuer) {
+	now := metav1.NewTime(start)
+	issuer.SetDeletionTimestamp(&now)
+	issuer.SetFinalizers([]string{api.FinalizerWithdraw})
+}
+
 // failing makes the newest fetch a failure.
 func failing(reason, message string) edit {
 	return func(issuer api.Issuer) {

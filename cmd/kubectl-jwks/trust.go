@@ -63,6 +63,15 @@ func (c *cli) trustedKeys(ctx context.Context, issuer api.Issuer) (trusted, erro
 		"the trusted keys of %s cannot be read:\n  %s", describedAs(issuer), strings.Join(problems, "\n  "))
 }
 
+// notTrusted reports an object that is being deleted: the verifier knows it no more, from
+// the moment on that somebody has asked for that, although its keys may still be there.
+func notTrusted(issuer api.Issuer) error {
+	if issuer.GetDeletionTimestamp().IsZero() {
+		return nil
+	}
+	return advise("kubectl jwks status shows what else there is; once the object is gone it can be made again.", "%s is being deleted: its tokens are refused, and its keys are nobody's to trust", describedAs(issuer))
+}
+
 // places are the ConfigMaps that may hold the trusted keys.
 func (c *cli) places(issuer api.Issuer) ([]client.ObjectKey, error) {
 	places := []client.ObjectKey{{Namespace: c.operatorNamespace, Name: snapshot.AuthoritativeName(issuer.GetUID())}}

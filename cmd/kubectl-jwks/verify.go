@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -185,14 +186,20 @@ func (o *verifyOptions) judge(ctx context.Context, token string) (judge, error) 
 		return judge{}, err
 	}
 	var found []api.Issuer
+	var gone error
 	for _, issuer := range issuers {
-		if issuer.IssuerSpec().Issuer == iss {
-			found = append(found, issuer)
+		if issuer.IssuerSpec().Issuer != iss {
+			continue
 		}
+		if err := notTrusted(issuer); err != nil {
+			gone = err
+			continue
+		}
+		found = append(found, issuer)
 	}
 	switch len(found) {
 	case 0:
-		return judge{}, o.nobody(iss)
+		return judge{}, cmp.Or(gone, o.nobody(iss))
 	case 1:
 		return o.objectJudge(ctx, found[0])
 	}
@@ -219,6 +226,9 @@ func (o *verifyOptions) nobody(iss string) error {
 
 // objectJudge judges with what the cluster trusts.
 func (o *verifyOptions) objectJudge(ctx context.Context, issuer api.Issuer) (judge, error) {
+	if err := notTrusted(issuer); err != nil {
+		return judge{}, err
+	}
 	j := judge{name: describedAs(issuer), issuer: issuer}
 	keys, err := o.c.trustedKeys(ctx, issuer)
 	recorded := issuer.IssuerStatus().Snapshot

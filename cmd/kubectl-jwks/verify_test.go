@@ -109,6 +109,26 @@ func TestVerifyFindsWhoJudges(t *testing.T) {
 	c.Expect(c.run("verify", token(nil), "--by", "ti/absent").err).To(ContainSubstring("there is no TrustedIssuer absent in namespace orders\n`kubectl jwks status -A` shows"))
 }
 
+// The verifier drops an object as soon as somebody has deleted it, and the finalizer may
+// hold it, with its keys, for a long time after that.
+func TestVerifyKnowsNoObjectThatIsBeingDeleted(t *testing.T) {
+	const want = "Error: TrustedIssuer orders/one is being deleted: its tokens are refused"
+	g := NewWithT(t)
+	set := keySet(g, signer)
+	one, other := trustedIssuer("one", set, beingDeleted), clusterIssuer("other", set)
+	c := newCluster(t, interceptor.Funcs{}, one, published(g, one, set))
+	for _, args := range [][]string{{"verify", token(nil)}, {"verify", token(nil), "--by", "one"}} {
+		r := c.run(args...)
+		c.Expect(r.code).To(Equal(exitError), r.out)
+		c.Expect(r.out).To(BeEmpty())
+		c.Expect(r.err).To(HavePrefix(want))
+	}
+	c = newCluster(t, interceptor.Funcs{}, one, other, published(g, one, set), published(g, other, set))
+	r := c.run("verify", token(nil))
+	c.Expect(r.code).To(Equal(exitOK), r.err)
+	c.Expect(r.out).To(HavePrefix("Judged by ClusterTrustedIssuer other,"), "the one that is left judges")
+}
+
 // What a tenant may read is a copy; it counts for as much as its digest does.
 func TestVerifyBelievesNoConfigMapButByItsDigest(t *testing.T) {
 	g := NewWithT(t)

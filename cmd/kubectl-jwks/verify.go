@@ -464,6 +464,10 @@ func (o *verifyOptions) advice(j judge, e verifier.Explanation) string {
 			return text
 		}
 		return text + "\nIf the issuer has a new key: kubectl jwks refresh " + name + ", and ask again. kubectl jwks diff " + name + " shows what it publishes."
+	case verifier.IssuerMismatch:
+		if j.issuer == nil {
+			return "It has no issuer claim, and no issuer object is for such tokens: have the issuer put iss into them."
+		}
 	case verifier.KeyRevoked:
 		return "kubectl jwks describe " + name + " shows which keys are refused. The issuer has to sign with another one."
 	case verifier.KeyAlgorithmMismatch:
@@ -484,7 +488,7 @@ var adviceOf = map[verifier.Reason]string{
 	verifier.AlgorithmNotAllowed:  "Have the issuer sign with an algorithm of spec.allowedAlgorithms (RS, PS, ES or EdDSA), or allow this one there. HS256 and none never are.",
 	verifier.MalformedClaims:      "Have the issuer follow RFC 7519: iss and sub are strings, times are numbers of seconds.",
 	verifier.IssuerMismatch:       "It is compared to the byte: a trailing slash matters. --show-claims shows what the token says.",
-	verifier.UnknownIssuer:        "Its issuer claim is missing. --show-claims shows what the token says; --by NAME judges by an object all the same.",
+	verifier.UnknownIssuer:        "--show-claims shows what the token says; --by NAME judges by an object all the same.",
 	verifier.AudienceMismatch:     "Ask the issuer for a token for one of these audiences, or add the token's to spec.audiences if it is really meant for you. --show-claims shows it.",
 	verifier.PolicyInvalid:        "Correct the expression that the condition Stalled names.",
 	verifier.ExpiryMissing:        "Have the issuer give tokens an expiry: those without are never accepted.",

@@ -46,6 +46,7 @@ func TestVerify(t *testing.T) {
 		"for somebody else":        {token(map[string]any{"aud": "x"}), exitNo, "(AudienceMismatch)"},
 		"expired":                  {token(map[string]any{"exp": start.Add(-time.Hour).Unix()}), exitNo, "(TokenExpired)"},
 		"tampered with":            {token(nil)[:len(token(nil))-8] + "AAAAAAAA", exitNo, "(SignatureInvalid)"},
+		"without an issuer":        {token(map[string]any{"iss": ""}), exitNo, "(IssuerMismatch).\nIt has no issuer claim,"},
 		"no token at all":          {"hello", exitNo, "(MalformedToken)"},
 		"of a key that is unknown": {token(nil, testissuer.WithHeader("kid", "key-9")), exitUndecided, `The token's kid is "key-9", its alg ES256; the trusted kids are: key-1, key-2.`},
 	} {

@@ -122,7 +122,8 @@ type Explanation struct {
 }
 
 // Explain judges as Verify does, and says how. issuer may be nil for a token that
-// cannot be decoded: it ends before anybody asks whose it is.
+// cannot be decoded: it ends before anybody asks whose it is. One that names no issuer
+// needs none either: no issuer object is for it.
 func Explain(token string, issuer *Issuer, now time.Time) Explanation {
 	c, refused := decode(token)
 	if refused != nil {
@@ -135,6 +136,9 @@ func Explain(token string, issuer *Issuer, now time.Time) Explanation {
 			e = e.of(&candidate{token: parsed})
 		}
 		return e
+	}
+	if issuer == nil && c.untrustedClaims.Issuer == "" {
+		return explained(c.verdict(Refuse, IssuerMismatch), StepIssuer).of(c)
 	}
 	if issuer == nil {
 		return explained(c.verdict(CannotDecide, UnknownIssuer), StepIssuer).of(c)

@@ -210,6 +210,14 @@ func TestExplainWithoutAnIssuer(t *testing.T) {
 	e := Explain(ec("k").Sign(claims(nil)), nil, start)
 	g.Expect(endedAt(t, e)).To(Equal(StepIssuer))
 	g.Expect(e.Verdict.Outcome).To(Equal(CannotDecide))
+	// Whoever judges a token that names no issuer refuses it.
+	for name, without := range map[string]map[string]any{"no iss": {"iss": absent{}}, "an empty iss": {"iss": ""}} {
+		token := ec("k").Sign(claims(without))
+		e, v := Explain(token, nil, start), Verify(token, trusted(t, keySet(t, ec("k"))), start)
+		g.Expect(endedAt(t, e)).To(Equal(StepIssuer), name)
+		g.Expect([]any{e.Verdict.Outcome, e.Verdict.Reason}).To(Equal([]any{Refuse, IssuerMismatch}), name)
+		g.Expect([]any{v.Outcome, v.Reason}).To(Equal([]any{Refuse, IssuerMismatch}), name)
+	}
 	g.Expect(UntrustedIssuer(ec("k").Sign(claims(nil)))).To(Equal(issuerName))
 	g.Expect(UntrustedIssuer("a.b")).To(BeEmpty())
 }

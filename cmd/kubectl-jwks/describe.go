@@ -199,7 +199,7 @@ func (d description) freshness(now time.Time) string {
 	window := windowOf(d.issuer, now)
 	confirmed := "confirmed " + age(d.LastSuccessTime, now) + " ago"
 	switch state := window.State(now); {
-	case d.issuer.IssuerSpec().Static() && state == snapshot.Fresh:
+	case window.Static && state == snapshot.Fresh:
 		return "Fresh (static keys do not grow old)"
 	case state == snapshot.Fresh:
 		return fmt.Sprintf("Fresh: %s; stale %s, expires %s", confirmed, ahead(timeOf(window.FreshUntil()), now), ahead(d.ExpiresAt, now))

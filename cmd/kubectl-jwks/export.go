@@ -108,7 +108,7 @@ deleted.`,
 func (o *exportOptions) exportable(ctx context.Context, issuer api.Issuer) (trusted, error) {
 	now := o.c.now()
 	if windowOf(issuer, now).State(now) == snapshot.Expired {
-		return trusted{}, advise("kubectl jwks refresh "+argumentsFor(issuer), "the keys of %s have expired: nobody should trust them", describedAs(issuer))
+		return trusted{}, advise(tryAgain(issuer), "the keys of %s have expired: nobody should trust them", describedAs(issuer))
 	}
 	keys, err := o.c.trustedKeys(ctx, issuer)
 	if err != nil {

@@ -58,7 +58,11 @@ func TestNothingIsExportedThatNobodyShouldTrust(t *testing.T) {
 		holds  *keyset.Set
 		want   string
 	}{
-		"expired":               {confirmed(25 * time.Hour), both, "have expired: nobody should trust them"},
+		"expired": {confirmed(25 * time.Hour), both, "have expired: nobody should trust them\nkubectl jwks refresh ti/auth0 -n orders\n"},
+		"expired, and the inline keys cannot be used": {func(i api.Issuer) {
+			confirmed(48 * time.Hour)(i)
+			inlineInVain(i)
+		}, both, "have expired: nobody should trust them\nCorrect spec.jwks.\n"},
 		"revoked by thumbprint": {func(i api.Issuer) { i.IssuerSpec().RevokedKeys = []string{both.Keys()[0].Thumbprint()} }, both, "revoked: key-1"},
 		"revoked by kid":        {func(i api.Issuer) { i.IssuerSpec().RevokedKeys = []string{"key-2"} }, both, "revoked: key-2"},
 		"compromised": {func(i api.Issuer) {

@@ -141,6 +141,15 @@ func confirmed(d time.Duration) edit {
 	}
 }
 
+// inlineInVain is an edit from jwksURI to inline keys of which none can be used: the
+// fetched ones stay.
+func inlineInVain(issuer api.Issuer) {
+	issuer.IssuerSpec().JWKSURI, issuer.IssuerSpec().JWKS = "", `{"keys":[]}`
+	issuer.SetGeneration(2)
+	issuer.IssuerStatus().ObservedGeneration = 2
+	failing(api.ReasonEmptyKeySet, "spec.jwks has no keys.")(issuer)
+}
+
 // beingDeleted has somebody delete the object, which its finalizer holds.
 func beingDeleted(issuer api.Issuer) {
 	now := metav1.NewTime(start)

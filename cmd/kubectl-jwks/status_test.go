@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,42 @@ func TestStatusSeesExpiryWithoutAController(t *testing.T) {
 	c.Expect(r.out).To(ContainSubstring("Is the controller running? kubectl jwks check"))
 }
 
+// Inline keys never grow old. An edit to inline keys that cannot be used leaves the fetched
+// ones, which do: the verifier trusts them no longer, and no command says otherwise.
+func TestAnEditToInlineKeysGivesFetchedOnesNoEternalLife(t *testing.T) {
+	g := NewWithT(t)
+	set := keySet(g, signer)
+	inline := func(i api.Issuer) { i.IssuerSpec().JWKSURI, i.IssuerSpec().JWKS = "", string(set.JSON()) }
+	edited := func(i api.Issuer) { i.SetGeneration(2) }
+	for name, tc := range map[string]struct {
+		edits     []edit
+		row, head string
+		code      int
+	}{
+		"inline keys":                           {[]edit{confirmed(48 * time.Hour), inline}, `True +Fresh +2d +- `, "Fresh (static keys do not grow old)", exitOK},
+		"an edit of them, not taken in yet":     {[]edit{confirmed(48 * time.Hour), inline, edited, func(i api.Issuer) { i.IssuerStatus().Snapshot.ExpiresAt = nil }}, `True +Fresh +2d +- `, "Fresh (static keys do not grow old)", exitOK},
+		"inline keys until now":                 {[]edit{confirmed(48 * time.Hour), edited, func(i api.Issuer) { i.IssuerStatus().Snapshot.ExpiresAt = nil }}, `True +Fresh +2d +in 24h `, "Fresh: confirmed 2d ago; stale in 10m, expires in 24h", exitOK},
+		"fetched keys, and inline ones in vain": {[]edit{confirmed(48 * time.Hour), inlineInVain}, `False +Expired +2d +24h ago `, "Expired: confirmed 2d ago; not trusted since 24h ago", exitUndecided},
+		"the same, while they are young enough": {[]edit{confirmed(time.Hour), inlineInVain}, `True +Stale +60m +in 23h `, "Stale: confirmed 60m ago; still trusted, expires in 23h", exitOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			issuer := trustedIssuer("auth0", set, tc.edits...)
+			c := newCluster(t, interceptor.Funcs{}, issuer, published(g, issuer, set))
+			g.Expect(c.run("status").out).To(MatchRegexp(`ti/auth0 +` + tc.row))
+			g.Expect(c.run("describe", "auth0").out).To(ContainSubstring(tc.head))
+			r := c.run("verify", token(nil))
+			g.Expect(r.code).To(Equal(tc.code), r.err)
+			state, _, _ := strings.Cut(strings.Fields(tc.head)[0], ":")
+			g.Expect(r.out).To(ContainSubstring("with 1 trusted key (" + state + ")"))
+			if state == "Expired" {
+				g.Expect(r.out).To(HaveSuffix("(SnapshotExpired).\nkubectl jwks describe ti/auth0 -n orders says why. Correct spec.jwks.\n"))
+				g.Expect(c.run("status", "-o", "wide").out).To(ContainSubstring("    EmptyKeySet: spec.jwks has no keys.\n    Correct spec.jwks.\n"))
+			}
+		})
+	}
+}
+
 func TestStatusOfNothing(t *testing.T) {
 	c := newCluster(t, interceptor.Funcs{})
 	c.Expect(c.run("status")).To(Equal(result{exitOK, "", "There are no TrustedIssuers in this namespace (-A shows all), and no ClusterTrustedIssuers.\n"}))
@@ -113,13 +150,10 @@ func TestTroubles(t *testing.T) {
 			missing := ago(time.Minute)
 			i.IssuerStatus().Keys[0].MissingSince, i.IssuerStatus().Keys[0].LastUsedTime = &missing, &used
 		}, api.ReasonRetiredKeyInUse, degraded},
-		"an early key": {func(i api.Issuer) { i.IssuerStatus().Keys[0].EarlyUseTime = &used }, api.ReasonKeyUsedEarly, notice},
-		"suspended":    {func(i api.Issuer) { yes := true; i.IssuerSpec().Suspend = &yes }, api.ReasonSuspended, notice},
-		"a new spec":   {func(i api.Issuer) { i.SetGeneration(2) }, "NotObserved", notice},
-		"being deleted": {func(i api.Issuer) {
-			i.SetDeletionTimestamp(&used)
-			i.SetFinalizers([]string{api.FinalizerWithdraw})
-		}, "Deleting", critical},
+		"an early key":  {func(i api.Issuer) { i.IssuerStatus().Keys[0].EarlyUseTime = &used }, api.ReasonKeyUsedEarly, notice},
+		"suspended":     {func(i api.Issuer) { yes := true; i.IssuerSpec().Suspend = &yes }, api.ReasonSuspended, notice},
+		"a new spec":    {func(i api.Issuer) { i.SetGeneration(2) }, "NotObserved", notice},
+		"being deleted": {beingDeleted, "Deleting", critical},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

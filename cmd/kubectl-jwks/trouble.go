@@ -129,8 +129,10 @@ func (t *troubles) mendFetch(failing bool) string {
 		return "Set spec.suspend to false: no keys are fetched meanwhile."
 	case t.condition(api.ConditionRotationSuspended).Status == metav1.ConditionTrue:
 		return ""
+	case failing && t.issuer.IssuerSpec().Static():
+		return tryAgain(t.issuer)
 	case failing:
-		return "Mend that, then: kubectl jwks refresh " + argumentsFor(t.issuer)
+		return "Mend that, then: " + tryAgain(t.issuer)
 	}
 	return "Is the controller running? kubectl jwks check"
 }

@@ -17,6 +17,7 @@ import (
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
+	"github.com/jwks-trust/jwks-trust-manager/internal/verifier"
 )
 
 // trusted is the key set that an issuer's status names.
@@ -88,16 +89,22 @@ func (c *cli) places(issuer api.Issuer) ([]client.ObjectKey, error) {
 	return append(places, client.ObjectKey{Namespace: ns, Name: issuer.IssuerSpec().SnapshotName(issuer.GetName())}), nil
 }
 
-// windowOf is the time during which the keys are trusted, as the verifier sees it.
+// windowOf is the time during which the keys are trusted, as a verifier that starts now
+// sees it.
 func windowOf(issuer api.Issuer, now time.Time) snapshot.Window {
-	w := snapshot.Window{
-		CacheTTL: issuer.IssuerSpec().CacheTTLOrDefault(), StaleTTL: issuer.IssuerSpec().StaleTTLOrDefault(),
-		Static: issuer.IssuerSpec().Static(),
+	w := verifier.WindowOf(issuer, now)
+	if s := issuer.IssuerStatus().Snapshot; s == nil || s.Digest+s.PendingDigest == "" {
+		w.LastSuccess = time.Time{} // there are no keys
 	}
-	if s := issuer.IssuerStatus().Snapshot; s != nil && s.LastSuccessTime != nil && s.Digest+s.PendingDigest != "" {
-		w.LastSuccess = s.LastSuccessTime.Time
+	return w
+}
+
+// tryAgain is what to do for keys that have grown old.
+func tryAgain(issuer api.Issuer) string {
+	if issuer.IssuerSpec().Static() { // those of a spec before, for the inline ones cannot be used
+		return "Correct spec.jwks."
 	}
-	return w.Capped(now)
+	return "kubectl jwks refresh " + argumentsFor(issuer)
 }
 
 // timeOf is a time of a window; nil for none.

@@ -473,7 +473,11 @@ func (o *verifyOptions) advice(j judge, e verifier.Explanation) string {
 	case verifier.KeyAlgorithmMismatch:
 		return fmt.Sprintf("The token's kid is %q, its alg %s: have the issuer sign with the algorithm that it publishes the key for.", e.UntrustedKeyID, e.UntrustedAlgorithm)
 	case verifier.SnapshotExpired, verifier.NoSnapshot:
-		return "kubectl jwks describe " + name + " says why; kubectl jwks refresh " + name + " tries again now."
+		says := "kubectl jwks describe " + name + " says why"
+		if j.issuer != nil && j.issuer.IssuerSpec().Static() {
+			return says + ". " + tryAgain(j.issuer)
+		}
+		return says + "; kubectl jwks refresh " + name + " tries again now."
 	}
 	return adviceOf[e.Verdict.Reason]
 }

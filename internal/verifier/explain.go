@@ -11,6 +11,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
 // Step is one of the checks, in the order in which they are made.
@@ -205,6 +206,20 @@ func UntrustedIssuer(token string) string {
 // data of its authoritative ConfigMap.
 func NewIssuer(object api.Issuer, data map[string]string, now time.Time) *Issuer {
 	return join(object, data, nil, now)
+}
+
+// WindowOf is the time during which a verifier that starts now trusts the keys that the
+// status of the issuer object names.
+func WindowOf(object api.Issuer, now time.Time) snapshot.Window {
+	recorded, spec, nothing := object.IssuerStatus().Snapshot, object.IssuerSpec(), &Issuer{}
+	if recorded == nil {
+		recorded = &api.SnapshotStatus{}
+	}
+	_, success := lastSuccess(object, recorded, nothing, now)
+	return snapshot.Window{
+		LastSuccess: success, Static: keysAreStatic(object, recorded, nothing),
+		CacheTTL: spec.CacheTTLOrDefault(), StaleTTL: spec.StaleTTLOrDefault(),
+	}
 }
 
 // Reasons are all that a verdict can bear, sorted.

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
 )
 
@@ -202,6 +203,31 @@ func TestExplanationAndVerdictAgree(t *testing.T) {
 		}
 	}
 	NewWithT(t).Expect(len(tokens)).To(BeNumerically(">", 3000))
+}
+
+// Who asks without a verifier at hand is told what one would go by.
+func TestWindowOfIsTheVerifiers(t *testing.T) {
+	g := NewWithT(t)
+	set := keySet(t, ec("k"))
+	expires := func(c *api.ClusterTrustedIssuer) {
+		c.Status.Snapshot.ExpiresAt = &metav1.Time{Time: start.Add(time.Hour)}
+	}
+	never := func(c *api.ClusterTrustedIssuer) { c.Status.Snapshot.ExpiresAt = nil }
+	for name, edits := range map[string][]edit{
+		"fetched keys":          {publishes(set, start), expires},
+		"inline keys":           {publishes(set, start), inline, never},
+		"inline keys, edited":   {publishes(set, start), inline, never, edited},
+		"inline keys in vain":   {publishes(set, start), expires, inline, edited},
+		"inline keys until now": {publishes(set, start), never, edited},
+		"from the future":       {publishes(set, start.Add(time.Hour)), expires},
+		"without a stale time":  {publishes(set, start), expires, func(c *api.ClusterTrustedIssuer) { c.Spec.StaleTTL = &metav1.Duration{} }},
+	} {
+		for _, now := range []time.Time{start, start.Add(100 * time.Hour)} {
+			object := cluster(edits...)
+			g.Expect(WindowOf(object, now)).To(Equal(NewIssuer(object, content(t, set), now).window), name)
+		}
+	}
+	g.Expect(WindowOf(&api.TrustedIssuer{}, start).State(start)).To(Equal(snapshot.Pending))
 }
 
 func TestExplainWithoutAnIssuer(t *testing.T) {

@@ -149,6 +149,8 @@ func (k *checker) checkRights() {
 	if k.allNamespaces {
 		everywhere = ""
 	}
+	list := right{verb: "list", group: group, resource: "trustedissuers", namespace: everywhere}
+	listCluster := right{verb: "list", group: group, resource: "clustertrustedissuers", optional: true}
 	read := right{verb: "get", group: group, resource: "trustedissuers", namespace: ns}
 	readCluster := right{verb: "get", group: group, resource: "clustertrustedissuers", optional: true}
 	change := right{verb: "patch", group: group, resource: "trustedissuers", namespace: ns}
@@ -159,9 +161,10 @@ func (k *checker) checkRights() {
 		name  string
 		needs []right
 	}{
-		{"status", []right{{verb: "list", group: group, resource: "trustedissuers", namespace: everywhere}, {verb: "list", group: group, resource: "clustertrustedissuers", optional: true}}},
+		{"status", []right{list, listCluster}},
 		{"describe", []right{read, readCluster, {verb: "list", resource: "events", namespace: ns, optional: true}}},
-		{"verify, export", []right{read, readCluster, keys, authoritative}},
+		{"verify", []right{list, listCluster, read, readCluster, keys, authoritative}}, // without --by it looks for who judges
+		{"export", []right{read, readCluster, keys, authoritative}},
 		{"diff", []right{read, readCluster}},
 		{"refresh, approve", []right{read, readCluster, change, changeCluster}},
 		{"check, version", []right{

@@ -88,7 +88,8 @@ func TestCheckFindsWhatIsMissing(t *testing.T) {
 		"Leader of the controllers":        {checkFailed, "no longer renews it"},
 		"status":                           {checkOK, ""},
 		"refresh, approve":                 {checkWarning, "you may not patch trustedissuers.jwks-trust.dev in orders"},
-		"verify, export":                   {checkWarning, "you may not get configmaps in jwks-trust-system (the command does without)"},
+		"verify":                           {checkWarning, "you may not get configmaps in jwks-trust-system (the command does without)"},
+		"export":                           {checkWarning, "you may not get configmaps in jwks-trust-system (the command does without)"},
 	} {
 		g.Expect(found).To(HaveKey(name))
 		g.Expect(found[name].Result).To(Equal(want[0]), name)
@@ -108,6 +109,19 @@ func TestCheckFindsWhatIsMissing(t *testing.T) {
 	g.Expect(issuers[0].Do).To(ContainSubstring("--egress-allow-cidr"))
 	g.Expect(issuers[1].Detail).To(Equal("all keys are for EdDSA, which kube-apiserver's own OIDC does not know"))
 	g.Expect(c.run("check").code).To(Equal(exitNo))
+}
+
+// verify finds the issuer object by the token's issuer, unless --by names it.
+func TestCheckAsksForTheRightToFindWhoJudges(t *testing.T) {
+	c := newCluster(t, rights("list trustedissuers orders", "list clustertrustedissuers "))
+	found := c.findings()
+	for name, want := range map[string][]string{
+		"verify": {checkWarning, "you may not list trustedissuers.jwks-trust.dev in orders; list clustertrustedissuers.jwks-trust.dev (the command does without)"},
+		"status": {checkWarning, "you may not list trustedissuers.jwks-trust.dev in orders; list clustertrustedissuers.jwks-trust.dev (the command does without)"},
+		"export": {checkOK, ""},
+	} {
+		c.Expect([]string{found[name].Result, found[name].Detail}).To(Equal(want), name)
+	}
 }
 
 // noCRDs is a cluster where nothing is installed.

@@ -13,6 +13,7 @@ import (
 	apiservercel "k8s.io/apiserver/pkg/cel"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 )
 
 // unsupported is what kube-apiserver's OIDC authenticator does not verify.
@@ -49,12 +50,12 @@ func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (str
 	if err != nil {
 		return "", err
 	}
-	authenticator := object{"issuer": from, "claimMappings": mappings}
-	if rules := o.claimRules(spec.Verification); len(rules) > 0 {
+	authenticator := object{"issuer": from, "claimMappings": mappings, "userValidationRules": userRules(issuer.KubernetesAuthentication())}
+	if rules := claimRules(spec.Verification); len(rules) > 0 {
 		authenticator["claimValidationRules"] = rules
 	}
-	if ka := issuer.KubernetesAuthentication(); ka != nil && len(ka.UserValidationRules) > 0 {
-		authenticator["userValidationRules"] = userRules(ka.UserValidationRules)
+	if lost := inexpressible(spec); len(lost) > 0 {
+		fmt.Fprintf(o.c.ErrOut, "Not in it, because an AuthenticationConfiguration cannot say it: %s.\n", strings.Join(lost, ", "))
 	}
 	return document([]string{
 		"kube-apiserver --authentication-config=FILE. The API server has to reach the",
@@ -79,6 +80,10 @@ func (o *exportOptions) mappings(issuer api.Issuer) (object, error) {
 	ka := issuer.KubernetesAuthentication()
 	if ka == nil {
 		prefix := issuer.GetName() + ":"
+		if prefix == reservedPrefix {
+			return nil, advise("Give it another name, or, if it is a ClusterTrustedIssuer, kubernetesAuthentication.usernamePrefix.",
+				"users of %s would be named %q and the token's sub, which is reserved for Kubernetes itself", describedAs(issuer), prefix)
+		}
 		fmt.Fprintf(o.c.ErrOut, "%s has no kubernetesAuthentication: users are named %q and the token's sub.\n", describedAs(issuer), prefix)
 		return object{"username": object{"claim": "sub", "prefix": prefix}}, nil
 	}
@@ -114,18 +119,15 @@ func (o *exportOptions) mappings(issuer api.Issuer) (object, error) {
 	return out, nil
 }
 
-// claimRules are the rules that an AuthenticationConfiguration can express; of the
-// others the user is told.
-func (o *exportOptions) claimRules(v *api.VerificationSpec) []object {
+// claimRules are the rules for claims that an AuthenticationConfiguration can express.
+func claimRules(v *api.VerificationSpec) []object {
 	if v == nil {
 		return nil
 	}
 	var rules []object
-	var lost []string
 	for _, name := range v.RequiredClaims {
 		key, ok := celKey(name)
 		if !ok {
-			lost = append(lost, "requiredClaims ("+name+")")
 			continue
 		}
 		rules = append(rules, object{"expression": fmt.Sprintf("claims[?%[1]s].hasValue() && claims[%[1]s] != null", key), "message": "the claim " + name + " is required"})
@@ -140,19 +142,42 @@ func (o *exportOptions) claimRules(v *api.VerificationSpec) []object {
 			rules = append(rules, object{"expression": r.Expression, "message": r.Message})
 		}
 	}
-	if v.MaxTokenLifetime != nil {
-		lost = append(lost, "maxTokenLifetime")
+	return rules
+}
+
+// inexpressible is what spec demands of a token and an AuthenticationConfiguration cannot.
+func inexpressible(spec *api.IssuerSpec) []string {
+	var lost []string
+	if !allowsAll(spec.AllowedAlgorithms) {
+		lost = append(lost, "spec.allowedAlgorithms")
 	}
-	if len(v.TokenTypes) > 0 {
-		lost = append(lost, "tokenTypes")
+	v := spec.Verification
+	if v == nil {
+		return lost
 	}
 	if v.Leeway != nil && v.Leeway.Duration != api.DefaultLeeway {
-		lost = append(lost, "leeway")
+		lost = append(lost, "spec.verification.leeway")
 	}
-	if slices.Sort(lost); len(lost) > 0 {
-		fmt.Fprintf(o.c.ErrOut, "Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.%s.\n", strings.Join(lost, ", "))
+	if v.MaxTokenLifetime != nil {
+		lost = append(lost, "spec.verification.maxTokenLifetime")
 	}
-	return rules
+	for _, name := range v.RequiredClaims {
+		if _, ok := celKey(name); !ok {
+			lost = append(lost, "spec.verification.requiredClaims ("+name+")")
+		}
+	}
+	if len(v.TokenTypes) > 0 {
+		lost = append(lost, "spec.verification.tokenTypes")
+	}
+	return lost
+}
+
+// allowsAll reports whether spec lets a token use every algorithm that kube-apiserver
+// verifies, for it can be told of none that it must not.
+func allowsAll(allowed []api.Algorithm) bool {
+	return len(allowed) == 0 || !slices.ContainsFunc(keyset.Algorithms(), func(a keyset.Algorithm) bool {
+		return a != unsupported && !slices.Contains(allowed, api.Algorithm(a))
+	})
 }
 
 // celKey is the name of a claim as an index of kube-apiserver's "claims", which is no
@@ -166,8 +191,25 @@ func celKey(name string) (literal string, ok bool) {
 	return strconv.Quote(name), valid && same == name
 }
 
-func userRules(rules []api.UserValidationRule) []object {
-	var out []object
+// reservedPrefix begins the names that are Kubernetes' own. The verifier refuses a user of
+// such a name, and one in such a group: a prefix alone does not keep them out, because
+// together with what a claim says it may make such a name.
+const reservedPrefix = "system:"
+
+// userRules are those of spec, and that no name is reserved. The API server takes no
+// expression twice.
+func userRules(ka *api.KubernetesAuthentication) []object {
+	rules := []api.UserValidationRule{
+		{Expression: "!user.username.startsWith('" + reservedPrefix + "')", Message: "user names that begin with " + reservedPrefix + " are reserved"},
+		{Expression: "user.groups.all(group, !group.startsWith('" + reservedPrefix + "'))", Message: "groups that begin with " + reservedPrefix + " are reserved"},
+	}
+	if ka != nil {
+		rules = slices.DeleteFunc(rules, func(own api.UserValidationRule) bool {
+			return slices.ContainsFunc(ka.UserValidationRules, func(r api.UserValidationRule) bool { return r.Expression == own.Expression })
+		})
+		rules = append(rules, ka.UserValidationRules...)
+	}
+	out := make([]object, 0, len(rules))
 	for _, r := range rules {
 		rule := object{"expression": r.Expression}
 		if r.Message != "" {

@@ -162,15 +162,70 @@ func TestExportForTheAPIServer(t *testing.T) {
 		`claims[?"a__dot__b__dash__c"].hasValue() && claims["a__dot__b__dash__c"] != null`,
 		"", "claims.admin == true",
 	), "in the API server, claims is no map")
-	c.Expect(jwt.UserValidationRules).To(HaveLen(1))
-	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.requiredClaims (x__y:z__), tokenTypes.\n"))
+	c.Expect(jwt.UserValidationRules).To(ConsistOf(
+		apiserver.UserValidationRule{Expression: "!user.username.startsWith('system:')", Message: "no system"},
+		noGroupOfTheSystem,
+	), "each expression once")
+	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.requiredClaims (x__y:z__), spec.verification.tokenTypes.\n"))
 
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	g.Expect(os.WriteFile(file, ca.PEM(), 0o600)).To(Succeed())
 	r = c.run("export", "plain", "--format", "authn-config", "--verifier-url", "https://10.0.0.1/", "--verifier-ca", file)
-	c.Expect(readAuthentication(g, r.out).JWT[0].Issuer.DiscoveryURL).To(Equal("https://10.0.0.1/mirror/cluster/plain/.well-known/openid-configuration"))
+	jwt = readAuthentication(g, r.out).JWT[0]
+	c.Expect(jwt.Issuer.DiscoveryURL).To(Equal("https://10.0.0.1/mirror/cluster/plain/.well-known/openid-configuration"))
+	c.Expect(jwt.UserValidationRules).To(ConsistOf(noUserOfTheSystem, noGroupOfTheSystem))
 	c.Expect(r.err).To(ContainSubstring(`users are named "plain:" and the token's sub`))
 	c.Expect(c.run("export", "plain", "--format", "authn-config", "--verifier-url", "http://x").err).To(ContainSubstring("is not an https URL"))
+}
+
+// The rules that stand in every AuthenticationConfiguration. test/schemas has an API server
+// that goes by them.
+var (
+	noUserOfTheSystem  = apiserver.UserValidationRule{Expression: "!user.username.startsWith('system:')", Message: "user names that begin with system: are reserved"}
+	noGroupOfTheSystem = apiserver.UserValidationRule{Expression: "user.groups.all(group, !group.startsWith('system:'))", Message: "groups that begin with system: are reserved"}
+)
+
+// An issuer object may be called system. Users named after it would be Kubernetes' own.
+func TestExportForTheAPIServerMakesUpNoReservedPrefix(t *testing.T) {
+	g := NewWithT(t)
+	set := fixedSet(g, "key-1")
+	c := newCluster(t, interceptor.Funcs{}, clusterIssuer("system", set), trustedIssuer("system", set), clusterIssuer("system.x", set))
+	for _, name := range []string{"ti/system", "cti/system"} {
+		r := c.run("export", name, "--format", "authn-config")
+		c.Expect(r.code).To(Equal(exitError), name)
+		c.Expect(r.out).To(BeEmpty(), name)
+		c.Expect(r.err).To(ContainSubstring(`would be named "system:" and the token's sub, which is reserved for Kubernetes itself`), name)
+	}
+	c.Expect(c.run("export", "cti/system.x", "--format", "authn-config").code).To(Equal(exitOK))
+	named := clusterIssuer("system", set)
+	named.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{UsernamePrefix: "ext:"}
+	r := newCluster(t, interceptor.Funcs{}, named).run("export", "cti/system", "--format", "authn-config")
+	c.Expect(readAuthentication(g, r.out).JWT[0].ClaimMappings.Username.Prefix).To(HaveValue(Equal("ext:")))
+}
+
+func TestExportForTheAPIServerNamesWhatIsLost(t *testing.T) {
+	g := NewWithT(t)
+	const says = "Not in it, because an AuthenticationConfiguration cannot say it: "
+	all := []api.Algorithm{"ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
+	for name, tc := range map[string]struct {
+		change func(*api.IssuerSpec)
+		want   string
+	}{
+		"nothing":                            {func(*api.IssuerSpec) {}, ""},
+		"all algorithms that it verifies":    {func(s *api.IssuerSpec) { s.AllowedAlgorithms = all }, ""},
+		"one algorithm, and no verification": {func(s *api.IssuerSpec) { s.AllowedAlgorithms = all[3:4] }, says + "spec.allowedAlgorithms.\n"},
+		"all algorithms but one, and a leeway": {func(s *api.IssuerSpec) {
+			s.AllowedAlgorithms = append([]api.Algorithm{"EdDSA"}, all[1:]...)
+			s.Verification = &api.VerificationSpec{Leeway: &metav1.Duration{Duration: time.Second}, MaxTokenLifetime: &metav1.Duration{Duration: time.Hour}}
+		}, says + "spec.allowedAlgorithms, spec.verification.leeway, spec.verification.maxTokenLifetime.\n"},
+	} {
+		issuer := clusterIssuer("login", fixedSet(g, "key-1"), func(i api.Issuer) { tc.change(i.IssuerSpec()) })
+		issuer.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{UsernamePrefix: "ext:"}
+		authority := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: authorityName}, Data: map[string]string{authorityKey: "x"}}
+		r := newCluster(t, interceptor.Funcs{}, issuer, authority).run("export", "cti/login", "--format", "authn-config")
+		g.Expect(r.code).To(Equal(exitOK), name)
+		g.Expect(r.err).To(Equal(tc.want), name)
+	}
 }
 
 // readAuthentication reads an AuthenticationConfiguration as kube-apiserver does.

@@ -163,7 +163,7 @@ func (w *world) token(key *testissuer.Key, changes ...map[string]any) string {
 // from the mirror, and logs in. Both objects trust the same issuer, which stands in a
 // configuration once, so each has a server of its own.
 func testAPIServer(t *testing.T, w *world) {
-	for issuer, want := range map[string]string{"ti/auth0": "auth0:alice", "cti/login": "ext:alice"} {
+	for issuer, want := range map[string]string{"ti/auth0": "auth0:alice", "cti/login": "salice"} {
 		t.Run(issuer, func(t *testing.T) {
 			g := NewWithT(t)
 			file := w.Path("authentication.yaml")
@@ -197,12 +197,21 @@ func testAPIServer(t *testing.T, w *world) {
 			foreign := testissuer.NewKey(w.keys[0].ID, w.keys[0].Algorithm)
 			_, err = whoAmI(w.token(foreign))
 			g.Expect(err).To(MatchError(ContainSubstring("credentials")))
-			for what, change := range map[string]map[string]any{
+			refused := map[string]map[string]any{
 				"another audience":         {"aud": "https://elsewhere.example.com"},
 				"a required claim is null": {requiredClaims[0]: nil},
 				"another one is null":      {requiredClaims[1]: nil},
 				"the third one is null":    {requiredClaims[2]: nil},
-			} {
+			}
+			if issuer == "cti/login" { // the prefix and the claim make a name of Kubernetes' own
+				refused["a user of system:"] = map[string]any{"sub": "ystem:kube-controller-manager"}
+				refused["a group of system:"] = map[string]any{"roles": []string{"staff", "ystem:masters"}}
+				user, err := whoAmI(w.token(w.keys[0], map[string]any{"sub": "ystem", "roles": []string{"taff", "ystem"}}))
+				g.Expect(err).NotTo(HaveOccurred(), "it is the colon that makes it reserved")
+				g.Expect(user.Username).To(Equal("system"))
+				g.Expect(user.Groups).To(ConsistOf("staff", "system", "system:authenticated"))
+			}
+			for what, change := range refused {
 				_, err := whoAmI(w.token(w.keys[0], change))
 				g.Expect(err).To(MatchError(ContainSubstring("credentials")), what)
 			}

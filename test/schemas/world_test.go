@@ -160,9 +160,9 @@ func (w *world) trust() {
 	cti := &api.ClusterTrustedIssuer{ObjectMeta: metav1.ObjectMeta{Name: "login"}}
 	cti.Spec.IssuerSpec, cti.Spec.NamespaceSelector = spec, &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": namespace}}
 	cti.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{
-		UsernamePrefix: "ext:", GroupsPrefix: "ext:",
+		UsernamePrefix: "s", GroupsPrefix: "s", // of which a token can make system:
 		ClaimMappings:       &api.ClaimMappings{Username: &api.ClaimOrExpression{Expression: "claims.sub"}, Groups: &api.ClaimOrExpression{Claim: "roles"}},
-		UserValidationRules: []api.UserValidationRule{{Expression: "!user.username.startsWith('system:')", Message: "no system"}},
+		UserValidationRules: []api.UserValidationRule{{Expression: "user.username != 'sroot'", Message: "no root"}},
 	}
 	for _, issuer := range []api.Issuer{ti, cti} {
 		w.Expect(w.Client.Create(w.ctx, issuer)).To(Succeed())

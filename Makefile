@@ -34,7 +34,7 @@ FUZZTIME ?= 20s
 help: ## Show this text.
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [NAME=value]" } \
 		/^##@/ { print "\n" substr($$0, 5) } \
-		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "KUBEBUILDER_ASSETS=DIR   use the etcd, kube-apiserver, kubectl … found there"
 
@@ -134,6 +134,12 @@ faults: $(CONTROLPLANE) ## Break all that the product stands on, and see what it
 sim: ## Simulate controller and verifier under SEEDS (5200) schedules of STEPS (200); FIRST=n replays seed n with SEEDS=1.
 	@GOGC=400 go test ./test/sim -count=1 -v -timeout 0 -run 'TestEvery|TestRandom|TestRegressions|TestDeliberate' \
 		-sim.first $(or $(FIRST),1) -sim.seeds $(or $(SEEDS),5200) -sim.steps $(or $(STEPS),200) -sim.all -sim.breaks=$(if $(FIRST),false,true)
+
+.PHONY: dashboard-picture
+dashboard-picture: build $(CONTROLPLANE) ## Draw docs/dashboard.png: 15 minutes of real data, and Grafana's own panels. KEEP=1 leaves Prometheus running.
+	@bash hack/dashboard.sh
+	@go build -o bin/dashboard ./test/dashboard
+	@bin/dashboard $(if $(KEEP),-keep)
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (20s).

@@ -2,6 +2,9 @@ module github.com/jwks-trust/jwks-trust-manager
 
 go 1.26.0
 
+// npm packages can have Go code in them.
+ignore node_modules
+
 require (
 	github.com/envoyproxy/go-control-plane/envoy v1.40.0
 	github.com/go-logr/logr v1.4.4

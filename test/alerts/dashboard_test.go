@@ -213,6 +213,78 @@ func TestDashboardQueriesParse(t *testing.T) {
 	}
 }
 
+// panel is what a panel's place and columns are.
+type panel struct {
+	ID              int
+	Title           string
+	GridPos         struct{ X, Y, W, H int }
+	Targets         []struct{ RefID string }
+	Transformations []struct {
+		Options struct{ IndexByName, RenameByName map[string]any }
+	}
+}
+
+// TestPanelsFit: no panel lies upon another or outside of the grid, and the columns of
+// tables are those of their queries.
+func TestPanelsFit(t *testing.T) {
+	var dashboard struct{ Panels []panel }
+	read(t, "config/grafana/dashboard.json", &dashboard)
+	if len(dashboard.Panels) < 20 {
+		t.Fatalf("only %d panels were found", len(dashboard.Panels))
+	}
+	for _, problem := range misfits(dashboard.Panels) {
+		t.Error(problem)
+	}
+}
+
+// misfits says what is wrong with panels.
+func misfits(panels []panel) []string {
+	var found []string
+	for n, p := range panels {
+		at := p.GridPos
+		if at.W < 1 || at.H < 1 || at.X < 0 || at.X+at.W > 24 {
+			found = append(found, fmt.Sprintf("panel %s is outside of the grid", p.Title))
+		}
+		for _, q := range panels[:n] {
+			if p.ID == q.ID {
+				found = append(found, fmt.Sprintf("panels %s and %s have one id", q.Title, p.Title))
+			}
+			if on := q.GridPos; at.X < on.X+on.W && on.X < at.X+at.W && at.Y < on.Y+on.H && on.Y < at.Y+at.H {
+				found = append(found, fmt.Sprintf("panels %s and %s are in one place", q.Title, p.Title))
+			}
+		}
+		for _, transformation := range p.Transformations {
+			for _, names := range []map[string]any{transformation.Options.IndexByName, transformation.Options.RenameByName} {
+				for name := range names {
+					ref, is := strings.CutPrefix(name, "Value #")
+					if is && !slices.ContainsFunc(p.Targets, func(q struct{ RefID string }) bool { return q.RefID == ref }) {
+						found = append(found, fmt.Sprintf("panel %s has no query %s", p.Title, ref))
+					}
+				}
+			}
+		}
+	}
+	return found
+}
+
+// TestMisfitsAreSeen: the check above can fail.
+func TestMisfitsAreSeen(t *testing.T) {
+	for _, text := range []string{
+		`[{id: 1, gridPos: {x: 13, y: 0, w: 12, h: 8}}]`,
+		`[{id: 1, gridPos: {x: 0, y: 0, w: 12, h: 8}}, {id: 1, gridPos: {x: 12, y: 0, w: 12, h: 8}}]`,
+		`[{id: 1, gridPos: {x: 0, y: 0, w: 12, h: 8}}, {id: 2, gridPos: {x: 11, y: 7, w: 12, h: 8}}]`,
+		`[{id: 1, gridPos: {x: 0, y: 0, w: 12, h: 8}, targets: [{refId: A}], transformations: [{options: {renameByName: {"Value #B": Keys}}}]}]`,
+	} {
+		var panels []panel
+		if err := yaml.Unmarshal([]byte(text), &panels); err != nil {
+			t.Fatal(err)
+		}
+		if found := misfits(panels); len(found) != 1 {
+			t.Errorf("of %s was found: %v", text, found)
+		}
+	}
+}
+
 // TestEachAlertIsExplained: docs/alerts.md has a section for each alert, and none
 // for others.
 func TestEachAlertIsExplained(t *testing.T) {

@@ -45,7 +45,7 @@ func (k *checker) checkCRDs() (installed bool, err error) {
 			k.add(groupInstallation, of.name, checkOK, "served as "+api.GroupVersion.Version, "")
 		case meta.IsNoMatchError(err), discovery.IsGroupDiscoveryFailedError(err), apierrors.IsNotFound(err):
 			installed = false
-			k.add(groupInstallation, of.name, checkFailed, "the API server does not serve it", "Install jwks-trust-manager, its CRDs first: docs/install.md")
+			k.add(groupInstallation, of.name, checkFailed, "the API server does not serve it", "Install jwks-trust-manager, its CRDs first: "+installDocument)
 		default:
 			return false, err // the API server does not answer: nothing can be checked
 		}
@@ -61,7 +61,7 @@ func (k *checker) checkDeployments() {
 		k.add(groupInstallation, "Deployments", checkSkipped, err.Error(), "")
 		return
 	case len(deployments) == 0:
-		k.add(groupInstallation, "Deployments", checkFailed, "none of jwks-trust-manager in the namespace "+k.operatorNamespace, "Install it (docs/install.md), or name its namespace with --operator-namespace.")
+		k.add(groupInstallation, "Deployments", checkFailed, "none of jwks-trust-manager in the namespace "+k.operatorNamespace, "Name its namespace with --operator-namespace, or install it: "+installDocument)
 		return
 	}
 	for i := range deployments {

@@ -60,7 +60,7 @@ func (k *checker) checkIssuers() {
 			if all {
 				detail = "all keys are for EdDSA"
 			}
-			k.add(groupAlgorithms, describedAs(issuer), checkWarning, detail+", which kube-apiserver's own OIDC does not know", "To log in to Kubernetes with its tokens, use the token webhook: docs/kubernetes.md")
+			k.add(groupAlgorithms, describedAs(issuer), checkWarning, detail+", which kube-apiserver's own OIDC does not know", "To log in to Kubernetes with its tokens, use the token webhook: "+kubernetesDocument)
 		}
 	}
 }
@@ -126,7 +126,7 @@ func (k *checker) checkTokenReview(how string, answers func(string) (int, error)
 	case err != nil:
 		k.add(groupVerifier, how, checkFailed, "token webhook: "+err.Error(), "")
 	case code == http.StatusNotFound:
-		k.add(groupVerifier, how, checkWarning, "token webhook: off", "For logging in to Kubernetes through it, set the manager's --tokenreview-client-ca-file: docs/kubernetes.md")
+		k.add(groupVerifier, how, checkWarning, "token webhook: off", "For logging in to Kubernetes through it, set the manager's --tokenreview-client-ca-file: "+kubernetesDocument)
 	default:
 		k.add(groupVerifier, how, checkOK, "token webhook: on, for clients with the API server's certificate", "")
 	}

@@ -21,13 +21,13 @@ const unsupported = "EdDSA"
 
 func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (string, error) {
 	if all, some := eddsaKeys(issuer); all {
-		return "", advise("Have the API server ask the verifier instead (token webhook): docs/kubernetes.md.", "kube-apiserver's own OIDC knows no EdDSA, and all keys of %s are for that", describedAs(issuer))
+		return "", advise("Have the API server ask the verifier instead (token webhook): "+kubernetesDocument, "kube-apiserver's own OIDC knows no EdDSA, and all keys of %s are for that", describedAs(issuer))
 	} else if some {
 		fmt.Fprintln(o.c.ErrOut, "Some keys are for EdDSA, which kube-apiserver's own OIDC does not know: it refuses their tokens.")
 	}
 	spec := issuer.IssuerSpec()
 	if !strings.HasPrefix(spec.Issuer, "https://") {
-		return "", advise("Have the API server ask the verifier instead (token webhook): docs/kubernetes.md.", "kube-apiserver's own OIDC needs an https URL as issuer, and spec.issuer is none")
+		return "", advise("Have the API server ask the verifier instead (token webhook): "+kubernetesDocument, "kube-apiserver's own OIDC needs an https URL as issuer, and spec.issuer is none")
 	}
 	at, err := o.verifier(ctx)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 )
 
 var nginxTemplate = template.Must(template.New("nginx").Parse(`# Tokens of {{.Issuer}}, judged by {{.Name}}.
-# For a server block; docs/forward-auth.md has a whole configuration. An application
-# behind it must be reachable through nginx alone.
+# For a server block; an application behind it must be reachable through nginx alone.
+# A whole configuration: ` + forwardAuthDocument + `
 large_client_header_buffers 4 32k;
 underscores_in_headers off;
 ignore_invalid_headers on;

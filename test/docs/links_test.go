@@ -60,6 +60,28 @@ func TestTheIndexHasEveryDocument(t *testing.T) {
 	}
 }
 
+// ours is an address of a file in the repository.
+var ours = regexp.MustCompile(`https://github\.com/jwks-trust/jwks-trust-manager/blob/main/([A-Za-z0-9_./#-]*[A-Za-z0-9])`)
+
+// TestAddressesOfDocumentsLeadSomewhere: programs and the dashboard name documents by
+// address, because who uses them need not have the repository.
+func TestAddressesOfDocumentsLeadSomewhere(t *testing.T) {
+	if home := "home: https://github.com/jwks-trust/jwks-trust-manager\n"; !strings.Contains(read(t, "charts/jwks-trust-manager/Chart.yaml"), home) {
+		t.Error("the chart names another home")
+	}
+	for _, file := range []string{"config/grafana/dashboard.json", "cmd/kubectl-jwks/documents.go"} {
+		found := ours.FindAllStringSubmatch(read(t, file), -1)
+		if len(found) < 2 {
+			t.Errorf("only %d addresses were found in %s", len(found), file)
+		}
+		for _, address := range found {
+			if problem := follow(t, "README.md", address[1]); problem != "" {
+				t.Errorf("%s: %s: %s", file, address[0], problem)
+			}
+		}
+	}
+}
+
 // The test can fail, and knows anchors as GitHub makes them.
 func TestAnchors(t *testing.T) {
 	text := "# One `two` three\n\n```sh\n# no heading\n```\n\n## [Linked](x.md), and: *more*\n## Twice\n## Twice\n"

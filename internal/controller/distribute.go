@@ -42,6 +42,12 @@ const (
 // target is one copy: of an issuer's keys, in a namespace.
 type target struct{ issuer, namespace string }
 
+// Target is how others than this package call it.
+type Target = target
+
+// String names the copy.
+func (t target) String() string { return "the copy of " + t.issuer + " in " + t.namespace }
+
 // Distributor reconciles targets.
 type Distributor struct {
 	// Reconciler is that of the ClusterTrustedIssuers.
@@ -52,6 +58,13 @@ type Distributor struct {
 
 	mu      sync.Mutex
 	tallies map[string]*tally
+}
+
+// Distribute has copies kept for the issuers of the reconciler, in the namespaces that
+// can be read there.
+func (r *Reconciler) Distribute(namespaces client.Reader) *Distributor {
+	r.distributor = &Distributor{Reconciler: r, Namespaces: namespaces}
+	return r.distributor
 }
 
 // tally is what is known of the copies of one issuer object.

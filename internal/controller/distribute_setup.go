@@ -31,17 +31,30 @@ const copyWorkers = 32
 func (d *Distributor) setup(mgr ctrl.Manager, o Options) error {
 	namespaces := &metav1.PartialObjectMetadata{}
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	on := d.Handlers()
 	return builder.TypedControllerManagedBy[target](mgr).
 		Named("distribution").
-		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&api.ClusterTrustedIssuer{}), d.onIssuer())).
-		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&corev1.ConfigMap{}), d.onAuthoritative())).
-		WatchesRawSource(source.TypedKind(mgr.GetCache(), namespaces, d.onNamespace())).
-		WatchesRawSource(source.TypedKind(o.Copies, configMapMetadata(), d.onCopy())).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&api.ClusterTrustedIssuer{}), on.Issuer)).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), client.Object(&corev1.ConfigMap{}), on.Authoritative)).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), namespaces, on.Namespace)).
+		WatchesRawSource(source.TypedKind(o.Copies, configMapMetadata(), on.Copy)).
 		WithOptions(controller.TypedOptions[target]{
 			MaxConcurrentReconciles: copyWorkers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[target](conflictDelay, refusedDelay),
 		}).
 		Complete(traced(o.Tracing, "distribute", nameOfTarget, reconcile.TypedReconciler[target](d)))
+}
+
+// Handlers say which copies to look at when something has changed: an issuer object, an
+// authoritative ConfigMap, a namespace, a copy.
+type Handlers struct {
+	Issuer, Authoritative handler.TypedEventHandler[client.Object, target]
+	Namespace, Copy       handler.TypedEventHandler[*metav1.PartialObjectMetadata, target]
+}
+
+// Handlers are those of the distributor's watches.
+func (d *Distributor) Handlers() Handlers {
+	return Handlers{Issuer: d.onIssuer(), Authoritative: d.onAuthoritative(), Namespace: d.onNamespace(), Copy: d.onCopy()}
 }
 
 type targets = workqueue.TypedRateLimitingInterface[target]

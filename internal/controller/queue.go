@@ -46,8 +46,8 @@ func NewQueue() *Queue {
 	}
 }
 
-// listen is a source of events for the controller of a kind (source.Func).
-func (q *Queue) listen(kind string) func(context.Context, workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+// Listen is a source of events for the controller of a kind (source.Func).
+func (q *Queue) Listen(kind string) func(context.Context, workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 	return func(_ context.Context, to workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		q.mu.Lock()
 		defer q.mu.Unlock()

@@ -82,8 +82,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			Siblings: indexedSiblings(mgr.GetClient()), Queue: o.Queue,
 		}
 		if newIssuer().IssuerKind() == api.ClusterTrustedIssuerKind {
-			r.distributor = &Distributor{Reconciler: r, Namespaces: mgr.GetClient()}
-			if err := r.distributor.setup(mgr, o); err != nil {
+			if err := r.Distribute(mgr.GetClient()).setup(mgr, o); err != nil {
 				return fmt.Errorf("setting up the distribution: %w", err)
 			}
 		}
@@ -97,16 +96,16 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 func (r *Reconciler) setup(mgr ctrl.Manager, o Options) error {
 	kind := r.New().IssuerKind()
 	toIssuer := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, cm *metav1.PartialObjectMetadata) []reconcile.Request {
-		return issuerOf(cm, kind)
+		return IssuerOf(cm, kind)
 	})
 	// An event has to come from the cache that the reconciliation then reads:
 	// another one may not have the change yet, and nothing would come after it.
 	b := ctrl.NewControllerManagedBy(mgr).
 		For(r.New()).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(func(_ context.Context, cm client.Object) []reconcile.Request {
-			return issuerOf(cm, kind)
+			return IssuerOf(cm, kind)
 		})).
-		WatchesRawSource(source.Func(r.Queue.listen(kind))).
+		WatchesRawSource(source.Func(r.Queue.Listen(kind))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](conflictDelay, maxErrorDelay),
@@ -125,8 +124,8 @@ func configMapMetadata() *metav1.PartialObjectMetadata {
 	return m
 }
 
-// issuerOf maps a ConfigMap of ours to its issuer.
-func issuerOf(cm client.Object, kind string) []reconcile.Request {
+// IssuerOf maps a ConfigMap of ours to its issuer, if that is of the kind.
+func IssuerOf(cm client.Object, kind string) []reconcile.Request {
 	if cm.GetLabels()[api.LabelIssuerKind] != kind {
 		return nil
 	}

@@ -91,11 +91,14 @@ type Answer struct {
 	Afresh bool
 }
 
+// Source makes requests; a Fetcher is one.
+type Source interface {
+	Fetch(ctx context.Context, r Request) (*Document, error)
+}
+
 // Shared shares requests. It is safe for concurrent use.
 type Shared struct {
-	from interface {
-		Fetch(context.Context, Request) (*Document, error)
-	}
+	from    Source
 	now     func() time.Time
 	changed func(Identity)
 	// panicked hears of the stack of a panic.
@@ -143,9 +146,9 @@ type answered struct {
 	digest   [sha256.Size]byte
 }
 
-// Share shares the requests of a Fetcher. changed, if not nil, hears of each
+// Share shares the requests of a source. changed, if not nil, hears of each
 // document that is not what it was before. now tells the time; nil for the clock.
-func Share(f *Fetcher, now func() time.Time, changed func(Identity)) *Shared {
+func Share(f Source, now func() time.Time, changed func(Identity)) *Shared {
 	if now == nil {
 		now = time.Now
 	}

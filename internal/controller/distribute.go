@@ -264,8 +264,7 @@ func (d *Distributor) bring(ctx context.Context, issuer api.Issuer, t *tally, na
 		return fmt.Errorf("reading namespace %s: %w", namespace, err)
 	}
 	if !d.takes(&ns, selector) {
-		t.drop(namespace)
-		return d.removeOthers(ctx, issuer, client.ObjectKey{Namespace: namespace})
+		return d.takeBack(ctx, issuer, t, &ns)
 	}
 	content, ready, err := d.content(ctx, issuer, t)
 	if err != nil || !ready {
@@ -284,6 +283,43 @@ func (d *Distributor) bring(ctx context.Context, issuer api.Issuer, t *tally, na
 		t.put(namespace, place{refused: refused})
 	}
 	return err
+}
+
+// takeBack removes the copy from a namespace that is not selected. Issuer and namespace
+// come from two caches, of which each may show another moment: a selector and labels that
+// never stood together must not cost a namespace its copy.
+func (d *Distributor) takeBack(ctx context.Context, issuer api.Issuer, t *tally, ns *metav1.PartialObjectMetadata) error {
+	left, err := d.Holders(ctx, issuer.GetUID(), client.InNamespace(ns.Name))
+	if err != nil {
+		return fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
+	}
+	if len(left) > 0 {
+		if err := d.confirmBoth(ctx, issuer, ns); err != nil {
+			return err
+		}
+	}
+	t.drop(ns.Name)
+	return d.removeOthers(ctx, issuer, client.ObjectKey{Namespace: ns.Name})
+}
+
+// confirmBoth reports a conflict where the issuer's spec, or the namespace, is not what
+// the cache shows. Where both still are, they stood together when they were read from it.
+func (d *Distributor) confirmBoth(ctx context.Context, issuer api.Issuer, ns *metav1.PartialObjectMetadata) error {
+	now := d.New()
+	if err := d.Reader.Get(ctx, client.ObjectKeyFromObject(issuer), now); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading the issuer: %w", err)
+	}
+	if now.GetUID() != issuer.GetUID() || now.GetGeneration() != issuer.GetGeneration() || !now.GetDeletionTimestamp().IsZero() {
+		return superseded(issuer)
+	}
+	live := &metav1.PartialObjectMetadata{TypeMeta: ns.TypeMeta}
+	if err := d.Reader.Get(ctx, client.ObjectKeyFromObject(ns), live); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading namespace %s: %w", ns.Name, err)
+	}
+	if live.UID != ns.UID || live.ResourceVersion != ns.ResourceVersion {
+		return superseded(issuer)
+	}
+	return nil
 }
 
 func (d *Distributor) wantedCopy(issuer api.Issuer, namespace string, data map[string]string) wanted {

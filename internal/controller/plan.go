@@ -196,7 +196,7 @@ func (in planInput) causes() []cause {
 	add(in.attemptedGeneration() != in.generation || in.readmit, "changed", in.spaced(minAttemptSpacing))
 	add(in.approved, "approved", later(in.spaced(minAttemptSpacing), in.backoff()))
 	add(in.missing() != nil, secondLook, later(later(in.secondLook(), in.spaced(minAttemptSpacing)), in.patience()))
-	add(in.news, news, in.now)
+	add(in.news, news, in.spaced(minAttemptSpacing)) // a request, where the spec has another source by now
 	if lookUp := later(later(in.now, in.spaced(unknownKeySpacing)), in.backoff()); lookUp.Before(in.wantedSince.Add(unknownKeyPatience)) {
 		add(in.wanted(), unknownKey, lookUp)
 	}

@@ -58,6 +58,7 @@ func TestPlanFetch(t *testing.T) {
 		static     bool
 		suspended  bool
 		approved   bool
+		news       bool
 		// wantedSince is now where it is zero.
 		wantedSince time.Time
 		want        plan
@@ -81,6 +82,14 @@ func TestPlanFetch(t *testing.T) {
 			status: missing(ago(time.Minute), ahead(7*time.Minute)),
 			last:   &attemptMemory{started: ago(10 * time.Second), generation: 1, failures: 2, next: ahead(5 * time.Second)},
 			want:   plan{next: ahead(5 * time.Second)},
+		},
+		"another document from the same source is taken over at once": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), news: true, want: plan{fetch: true, why: "news", revalidate: true},
+		},
+		"but not sooner than any fetch: the spec may name another source by now, which has to be asked": {
+			status: known(ago(time.Minute), ahead(7*time.Minute)), news: true, generation: 2,
+			last: &attemptMemory{started: noon, generation: 1, next: ahead(7 * time.Minute)},
+			want: plan{next: ahead(5 * time.Second)},
 		},
 		"a retiring key has had its second look": {
 			status: retiring, want: plan{next: ahead(7 * time.Minute)},
@@ -195,7 +204,7 @@ func TestPlanFetch(t *testing.T) {
 			generation := max(tc.generation, 1)
 			got := planFetch(planInput{
 				now: noon, generation: generation, spec: spec, status: tc.status,
-				request: tc.request, approved: tc.approved, last: tc.last, lost: tc.lost, wantedSince: tc.wantedSince,
+				request: tc.request, approved: tc.approved, last: tc.last, lost: tc.lost, news: tc.news, wantedSince: tc.wantedSince,
 			})
 			got.notBefore, got.maxAge = time.Time{}, 0 // TestSharedAnswers
 			g.Expect(got).To(Equal(tc.want))

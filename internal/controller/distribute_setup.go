@@ -170,12 +170,16 @@ func (d *Distributor) addNamespace(ctx context.Context, q targets, namespace str
 	}
 }
 
-// onCopy looks at a copy that has changed.
+// onCopy looks at a copy that has changed; and at its issuer, where an object of that
+// name was withdrawn a moment ago: the copy may have been made too late (orphans.go).
 func (d *Distributor) onCopy() handler.TypedEventHandler[*metav1.PartialObjectMetadata, target] {
 	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, cm *metav1.PartialObjectMetadata) []target {
 		name := cm.Annotations[api.AnnotationIssuerName]
 		if cm.Labels[api.LabelIssuerKind] != api.ClusterTrustedIssuerKind || cm.Namespace == d.OperatorNamespace || name == "" {
 			return nil
+		}
+		if key := (types.NamespacedName{Name: name}); len(d.graves.of(key, d.Clock.Now())) > 0 {
+			d.Queue.wake(follower{api.ClusterTrustedIssuerKind, key}, following)
 		}
 		return []target{{name, cm.Namespace}}
 	})

@@ -131,7 +131,7 @@ faults: $(CONTROLPLANE) ## Break all that the product stands on, and see what it
 	@go test ./test/faults -count=1 -timeout 90m -v -run '$(or $(FAULTS),.)' -args -full -report "$(CURDIR)/bin/faults.txt" $(if $(FAULTS),,-docs)
 
 .PHONY: sim
-sim: ## Simulate controller and verifier under SEEDS (5200) schedules of STEPS (200); FIRST=n replays seed n with SEEDS=1.
+sim: ## Simulate controller and verifier under SEEDS (5200) schedules of STEPS (200), and as many of copies; FIRST=n replays seed n with SEEDS=1.
 	@GOGC=400 go test ./test/sim -count=1 -v -timeout 0 -run 'TestEvery|TestRandom|TestRegressions|TestDeliberate' \
 		-sim.first $(or $(FIRST),1) -sim.seeds $(or $(SEEDS),5200) -sim.steps $(or $(STEPS),200) -sim.all -sim.breaks=$(if $(FIRST),false,true)
 

@@ -24,10 +24,23 @@ const (
 	spacing, spacingAfterFailure = 5 * time.Second, time.Second
 )
 
+// verdict is the first problem that was found.
+type verdict struct{ problem string }
+
+func (v *verdict) failed() bool { return v.problem != "" }
+
+// fail records the first problem.
+func (v *verdict) fail(format string, args ...any) {
+	if v.problem == "" {
+		v.problem = fmt.Sprintf(format, args...)
+	}
+}
+
 // checks is what is known from outside.
 type checks struct {
-	w       *world
-	problem string
+	verdict
+
+	w *world
 
 	// everServed and everApproved are keys.
 	everServed, everApproved map[*signer]bool
@@ -73,15 +86,6 @@ func newChecks(w *world) *checks {
 	}
 }
 
-func (c *checks) failed() bool { return c.problem != "" }
-
-// fail records the first problem.
-func (c *checks) fail(format string, args ...any) {
-	if c.problem == "" {
-		c.problem = fmt.Sprintf(format, args...)
-	}
-}
-
 // asked: a manager asks the issuer for its keys.
 func (c *checks) asked(p *manager, url string) {
 	least := spacing
@@ -90,7 +94,7 @@ func (c *checks) asked(p *manager, url string) {
 	}
 	// An object that is made anew may be fetched for at once.
 	// And nobody knows what a clock said before it was set.
-	of := [3]string{p.beganWith, uidOf(c.w.server.issuer), url}
+	of := [3]string{p.beganWith, uidOf(c.w.server.issuer()), url}
 	same := p.askedFor == of && of[0] == of[1] && p.jumps == c.w.jumps
 	p.askedFor, p.jumps = of, c.w.jumps
 	if gap := c.w.passed.Sub(p.asked); same && gap < least {
@@ -157,7 +161,7 @@ func (c *checks) tampered(key client.ObjectKey) {
 // hold the keys that status names, only memory can bring those back, and nothing is
 // promised.
 func (c *checks) forgive() {
-	ti := c.w.server.issuer
+	ti := c.w.server.issuer()
 	for tampered, other := range map[client.ObjectKey]client.ObjectKey{copyKey: c.w.ours(), c.w.ours(): copyKey} {
 		cm := c.w.server.maps[other]
 		whole := cm != nil && ti != nil && ti.Status.Snapshot != nil && snapshot.Digest(cm.Data) == ti.Status.Snapshot.Digest
@@ -214,7 +218,7 @@ func (c *checks) replica(name string, r *replica) {
 	r.memo = now
 	for i, s := range signers {
 		if now.accepted[i] {
-			c.mayAccept(name, r.view.issuer, s)
+			c.mayAccept(name, r.view.issuer(), s)
 		} else if before.accepted[i] {
 			c.mayRefuse(name, r, s, now.reason)
 		}
@@ -243,7 +247,7 @@ func (c *checks) mayAccept(name string, ti *api.TrustedIssuer, s *signer) {
 // One who sees a new set in place, before status lists its keys, has: whether that
 // set may lack the key is judged where the set stands.
 func (c *checks) mayRefuse(name string, r *replica, s *signer, reason verifier.Reason) {
-	ti := r.view.issuer
+	ti := r.view.issuer()
 	if ti != nil && ti.Status.Snapshot != nil {
 		cm := r.view.maps[client.ObjectKey{Namespace: operatorNamespace, Name: snapshot.AuthoritativeName(ti.UID)}]
 		if cm != nil && ti.Status.Snapshot.PendingDigest != "" && snapshot.Digest(cm.Data) == ti.Status.Snapshot.PendingDigest {
@@ -257,13 +261,13 @@ func (c *checks) mayRefuse(name string, r *replica, s *signer, reason verifier.R
 }
 
 // refused reports that spec or status takes the key away.
-func refused(ti *api.TrustedIssuer, s *signer) bool {
-	for _, r := range ti.Spec.RevokedKeys {
+func refused(issuer api.Issuer, s *signer) bool {
+	for _, r := range issuer.IssuerSpec().RevokedKeys {
 		if r == s.thumbprint || r == s.kid {
 			return true
 		}
 	}
-	for _, k := range ti.Status.CompromisedKeys {
+	for _, k := range issuer.IssuerStatus().CompromisedKeys {
 		if k.Thumbprint == s.thumbprint {
 			return true
 		}
@@ -272,8 +276,8 @@ func refused(ti *api.TrustedIssuer, s *signer) bool {
 }
 
 // listed reports that status calls the key Active or Retiring.
-func listed(ti *api.TrustedIssuer, s *signer) bool {
-	for _, k := range ti.Status.Keys {
+func listed(issuer api.Issuer, s *signer) bool {
+	for _, k := range issuer.IssuerStatus().Keys {
 		if k.Thumbprint == s.thumbprint && (k.State == api.KeyActive || k.State == api.KeyRetiring) {
 			return true
 		}
@@ -284,7 +288,7 @@ func listed(ti *api.TrustedIssuer, s *signer) bool {
 // server checks what stands in the API server: a replica that starts now must
 // accept every key that was trusted, unless something has ended that.
 func (c *checks) server() {
-	ti := c.w.server.issuer
+	ti := c.w.server.issuer()
 	if ti == nil || ti.DeletionTimestamp != nil || string(ti.UID) != c.uid {
 		clear(c.must)
 		clear(c.lacks)
@@ -379,7 +383,7 @@ func (c *checks) mayHaveGone(s *signer) bool {
 // settled checks that no publication is left half-done. One that was given up before
 // the ConfigMap had the set may go on being announced until the issuer answers.
 func (c *checks) settled() {
-	ti := c.w.server.issuer
+	ti := c.w.server.issuer()
 	if ti == nil || ti.DeletionTimestamp != nil {
 		left := len(c.w.server.maps)
 		if c.lateCopy && c.w.withdrew != c.w.leader && c.w.server.maps[copyKey] != nil {
@@ -412,7 +416,7 @@ func (c *checks) arrived() {
 
 // hasArrived says what is missing to that; nothing is, where it is empty.
 func (c *checks) hasArrived() string {
-	ti := c.w.server.issuer
+	ti := c.w.server.issuer()
 	if ti != nil && !c.w.admits(c.w.issuer.keys) {
 		return "" // it publishes nothing that can be trusted: the last good keys go with their time
 	}

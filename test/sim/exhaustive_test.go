@@ -4,6 +4,7 @@ import (
 	"flag"
 	"slices"
 	"testing"
+	"testing/synctest"
 )
 
 var all = flag.Bool("sim.all", false, "disturb every point, not each sixth, and kill the next manager at each of its calls as well")
@@ -56,9 +57,7 @@ func calls(s setting, before []step) int {
 // keeps fails the test, with the shortest schedule that it finds, where a promise is broken.
 func keeps(t *testing.T, scenario string, s setting, schedule []step) {
 	t.Helper()
-	if problem, taken := play(s, 1, schedule); problem != "" {
-		f := &failure{seed: 1, setting: s, steps: schedule[:taken], problem: problem, original: len(schedule)}
-		f.shrink()
+	if f := judge(1, s, schedule, playIn(s, 1), life.words); f != nil {
 		t.Fatalf("%s: %s", scenario, f)
 	}
 }
@@ -117,6 +116,81 @@ func TestEveryPointOfDisturbance(t *testing.T) {
 						plays++
 						keeps(t, sc.name, s, slices.Concat(schedule, slices.Repeat([]step{{"run", 0}}, second+1), []step{{"disturb", int(diesAfter)}}))
 					}
+				}
+			}
+		}
+	}
+	t.Logf("%d schedules", plays)
+}
+
+// smallFleets are scenarios of one change each, for fleets.
+var smallFleets = []struct {
+	name           string
+	setting        int
+	before, change []step
+}{
+	{"the first copies", 0, nil, nil},
+	{"a new key is copied", 0, settledFleet, []step{{"publish", 2}, {"refresh", 0}, {"advance", 2}}},
+	{"a revoked key", 0, settledFleet, []step{{"revoke", 1}, {"advance", 2}}},
+	{"a namespace stops matching", 0, settledFleet, []step{{"unlabel", 0}}},
+	{"a namespace begins to match", 0, settledFleet, []step{{"label", 2}}},
+	{"the selector is narrowed", 0, slices.Concat(settledFleet, []step{{"select", 0}, {"deliver all", 0}, finished}), []step{{"select", 1}}},
+	{"a copy is tampered with", 0, settledFleet, []step{{"tamper", len(places) + 1}}},
+	{"the object is deleted", 0, settledFleet, []step{{"delete", 0}}},
+	{"the object is deleted, and its copies stay", 5, settledFleet, []step{{"delete", 0}}},
+}
+
+var settledFleet = []step{finished, {"deliver all", 0}, finished, {"deliver all", 0}, finished}
+
+// moves is how many moves there are to make after these steps.
+func moves(t *testing.T, s fleetSetting, before []step) (n int) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		f := newFleet(s)
+		defer f.close()
+		for _, step := range before {
+			f.take(step)
+		}
+		for f.move() {
+			n++
+		}
+	})
+	return n
+}
+
+// TestEveryPointOfCopies disturbs each call of each small scenario of a fleet in each
+// way, and has another manager become the leader at each, while the old one finishes at
+// each call of the new one; a part of that where not all is asked for.
+func TestEveryPointOfCopies(t *testing.T) {
+	plays, scenarios, part := 0, smallFleets, 24
+	if testing.Short() {
+		scenarios = smallFleets[:2]
+	}
+	if *all {
+		part = 1
+	}
+	for _, sc := range scenarios {
+		s, prepared := fleetSettings[sc.setting], slices.Concat(sc.before, sc.change)
+		try := func(nth int, schedule []step) {
+			if nth%part != 0 {
+				return
+			}
+			plays++
+			if f := judge(1, s, schedule, playFleet(t, s), fleetLife.words); f != nil {
+				t.Fatalf("%s: %s", sc.name, f)
+			}
+		}
+		for point := range moves(t, s, prepared) {
+			there := slices.Concat(prepared, slices.Repeat([]step{{"move", 0}}, point+1))
+			for _, death := range deaths {
+				for i, more := range [][]step{nil, {{"mode", int(down)}, {"advance", 2}}, {{"unlabel", 1}}, {{"delete", 0}}} {
+					try(point*5+int(death)+i*7, slices.Concat(there, []step{{"disturb", int(death)}}, more))
+				}
+			}
+			for i, more := range [][]step{nil, {{"delete", 0}}} {
+				deposed := slices.Concat(there, []step{{"depose", 0}}, more)
+				for second := range moves(t, s, deposed) + 1 {
+					try(point*11+second+i*5, slices.Concat(deposed, slices.Repeat([]step{{"move", 0}}, second), []step{{"outlive", 0}, finished}))
 				}
 			}
 		}

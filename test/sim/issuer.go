@@ -115,6 +115,32 @@ func (i *issuerServer) set(keys []*signer) {
 	}
 }
 
+// publish adds a key to those that are published.
+func (i *issuerServer) publish(s *signer) {
+	if !slices.ContainsFunc(i.keys, func(k *signer) bool { return k.kid == s.kid }) {
+		i.set(append(slices.Clone(i.keys), s))
+	}
+}
+
+// reply is what the server says: keys, or a body that holds none, or nothing.
+func (i *issuerServer) reply(afresh bool) (keys []*signer, body []byte, failure error) {
+	keys = i.keys
+	switch i.mode {
+	case down:
+		failure = &fetch.Error{Reason: fetch.ConnectionFailed, Message: "refused"}
+	case html:
+		body = []byte("<html>")
+	case empty:
+		body = []byte(`{"keys":[]}`)
+	case stale:
+		if !afresh && i.before != nil {
+			keys = i.before
+		}
+	case honest, modes:
+	}
+	return keys, body, failure
+}
+
 // fetcher is a manager's way to the issuer.
 type fetcher struct{ p *manager }
 
@@ -152,21 +178,7 @@ func (f fetcher) ask(want fetch.Want) fetch.Answer {
 	}
 	answer := fetch.Answer{Started: w.now, Afresh: want.NoCache}
 	w.checks.asked(p, want.URL)
-	keys, failure := w.issuer.keys, error(nil)
-	body := []byte(nil)
-	switch w.issuer.mode {
-	case down:
-		failure = &fetch.Error{Reason: fetch.ConnectionFailed, Message: "refused"}
-	case html:
-		body = []byte("<html>")
-	case empty:
-		body = []byte(`{"keys":[]}`)
-	case stale:
-		if !want.NoCache && w.issuer.before != nil {
-			keys = w.issuer.before
-		}
-	case honest, modes:
-	}
+	keys, body, failure := w.issuer.reply(want.NoCache)
 	if left, is := w.issuer.left[want.URL]; want.URL != w.issuer.url() && w.setting.Discovery && failure == nil && body == nil {
 		if keys = left; !is {
 			failure = &fetch.Error{Reason: fetch.UnexpectedStatus, Status: http.StatusNotFound, Message: "404"}
@@ -195,7 +207,7 @@ func (f fetcher) ask(want fetch.Want) fetch.Answer {
 
 // admits reports whether an answer with these keys is a success.
 func (w *world) admits(keys []*signer) bool {
-	ti := w.server.issuer
+	ti := w.server.issuer()
 	return ti != nil && slices.ContainsFunc(keys, func(s *signer) bool { return s != w.issuer.leaked && !refused(ti, s) })
 }
 

@@ -26,13 +26,13 @@ import (
 
 // view is what a process has seen of the API server: all changes up to seen.
 type view struct {
-	seen   int
-	issuer *api.TrustedIssuer
-	maps   map[client.ObjectKey]*corev1.ConfigMap
+	contents
+
+	seen int
 }
 
 func newView(history []event, upTo int) view {
-	v := view{maps: map[client.ObjectKey]*corev1.ConfigMap{}}
+	v := view{contents: newContents()}
 	for v.seen < upTo {
 		v.advance(history)
 	}
@@ -43,18 +43,7 @@ func newView(history []event, upTo int) view {
 func (v *view) advance(history []event) event {
 	e := history[v.seen]
 	v.seen++
-	switch o := e.object.(type) {
-	case *api.TrustedIssuer:
-		v.issuer = o
-		if e.gone {
-			v.issuer = nil
-		}
-	case *corev1.ConfigMap:
-		v.maps[client.ObjectKeyFromObject(o)] = o
-		if e.gone {
-			delete(v.maps, client.ObjectKeyFromObject(o))
-		}
-	}
+	v.take(e.object, e.gone)
 	return e
 }
 
@@ -102,7 +91,7 @@ func newManager(w *world, lag int) *manager {
 // holders are the ConfigMaps of an issuer object, as cached.
 func (p *manager) holders(ctx context.Context, issuer types.UID, in ...client.ListOption) ([]metav1.PartialObjectMetadata, error) {
 	var list metav1.PartialObjectMetadataList
-	err := reader{p: p}.List(ctx, &list, append(in, client.MatchingLabels{api.LabelIssuerUID: string(issuer)})...)
+	err := reader{p: p, cached: true}.List(ctx, &list, append(in, client.MatchingLabels{api.LabelIssuerUID: string(issuer)})...)
 	return list.Items, err
 }
 
@@ -123,6 +112,28 @@ type silent struct{}
 
 // Eventf does nothing.
 func (silent) Eventf(runtime.Object, runtime.Object, string, string, string, string, ...any) {}
+
+// died unwinds a process that has died.
+type died struct{}
+
+func (p *manager) call(_ context.Context, what string, writes bool, do func() error) error {
+	err, dies := carryOut(p.await(what), what, writes, do)
+	if dies {
+		p.die()
+	}
+	return err
+}
+
+func (p *manager) present() *apiserver { return p.world.server }
+
+func (p *manager) seen(client.Object) contents { return p.view.contents }
+
+func (p *manager) wrote(before, after *corev1.ConfigMap) {
+	w := p.world
+	w.checks.lateCopy = w.checks.lateCopy || before == nil && w.leader != p && client.ObjectKeyFromObject(after) == copyKey
+}
+
+func (p *manager) withdrew(api.Issuer) { p.world.withdrew = p }
 
 // await stops until the scheduler has decided about a call.
 func (p *manager) await(what string) fate {
@@ -158,7 +169,7 @@ func (p *manager) run(f fate) {
 }
 
 func (p *manager) begin() {
-	p.due, p.wakeAt, p.beganWith = false, time.Time{}, uidOf(p.view.issuer)
+	p.due, p.wakeAt, p.beganWith = false, time.Time{}, uidOf(p.view.issuer())
 	p.next, p.stop = iter.Pull(func(yield func(string) bool) {
 		p.yield = yield
 		defer func() {
@@ -259,8 +270,8 @@ func newReplica(w *world, lag int) *replica {
 	for _, key := range sortedKeys(r.view.maps) {
 		r.handlers["ConfigMap"].OnAdd(r.view.maps[key], true)
 	}
-	if r.view.issuer != nil {
-		r.handlers["issuer"].OnAdd(r.view.issuer, true)
+	if r.view.issuer() != nil {
+		r.handlers["issuer"].OnAdd(r.view.issuer(), true)
 	}
 	return r
 }

@@ -31,7 +31,33 @@ func TestRegressions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed, s := range settings {
-				if problem, _ := play(s, uint64(seed), schedule); problem != "" {
+				if problem, _ := playIn(s, uint64(seed))(schedule); problem != "" {
+					t.Errorf("%+v: %s", s, problem)
+				}
+			}
+		})
+	}
+}
+
+// TestRegressionsOfCopies does so for fleets.
+func TestRegressionsOfCopies(t *testing.T) {
+	for name, schedule := range map[string][]step{
+		"a selector and labels that never stood together cost no namespace its copy": {
+			{"finish", 0}, {"deliver all", 0}, {"finish", 0}, {"deliver all", 0}, {"select", 0}, {"unlabel", 0}, {"deliver", 4}, {"finish", 0},
+		},
+		"a copy that had to wait while the authoritative ConfigMap was deleted is made once that is there again": {
+			{"finish", 0}, {"tamper", 3},
+		},
+		"a change of the roots together with another's news leads to no request too many": {
+			{"ask", 0}, {"finish", 0}, {"advance", 5}, {"begin", 5}, {"run", 5}, {"run", 2}, {"publish", 2}, {"roots", 1},
+		},
+		"a copy that a deposed manager makes for an object that was withdrawn is removed": slices.Concat(
+			slices.Repeat([]step{{"move", 0}}, 23), []step{{"depose", 0}, {"delete", 0}}, slices.Repeat([]step{{"move", 0}}, 7), []step{{"outlive", 0}, {"finish", 0}},
+		),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, s := range fleetSettings {
+				if problem, _ := playFleet(t, s)(schedule); problem != "" {
 					t.Errorf("%+v: %s", s, problem)
 				}
 			}

@@ -13,18 +13,25 @@ import (
 // failure is a schedule that breaks a promise.
 type failure struct {
 	seed     uint64
-	setting  setting
+	setting  any
 	steps    []step
 	problem  string
 	original int
+	// play plays another schedule in such a world, and words tells a step.
+	play  player
+	words func(step) string
 }
+
+// player plays a schedule, and then lets all come right. It returns the first problem
+// and how many steps led to it.
+type player func(steps []step) (problem string, taken int)
 
 // String tells it.
 func (f *failure) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d, %+v: %s\n%d of %d steps are needed:\n", f.seed, f.setting, f.problem, len(f.steps), f.original)
 	for i, s := range f.steps {
-		fmt.Fprintf(&b, "  %2d. %s\n", i+1, s)
+		fmt.Fprintf(&b, "  %2d. %s\n", i+1, f.words(s))
 	}
 	return b.String()
 }
@@ -35,29 +42,49 @@ var settings = []setting{{}, {Grace: time.Hour}, {Approval: true}, {Overlap: tru
 // is none.
 func Seed(seed uint64, steps int) *failure {
 	s := settings[seed%uint64(len(settings))]
-	all := draw(rand.New(rand.NewPCG(seed, 0)), steps) //nolint:gosec // a simulation
-	problem, taken := play(s, seed, all)
+	return judge(seed, s, life.draw(rand.New(rand.NewPCG(seed, 0)), steps), playIn(s, seed), life.words) //nolint:gosec // a simulation
+}
+
+// judge plays a schedule, and shrinks it where it fails.
+func judge(seed uint64, setting any, all []step, play player, words func(step) string) *failure {
+	problem, taken := play(all)
 	if problem == "" {
 		return nil
 	}
-	f := &failure{seed: seed, setting: s, steps: all[:taken], problem: problem, original: steps}
+	f := &failure{seed: seed, setting: setting, steps: all[:taken], problem: problem, original: len(all), play: play, words: words}
 	f.shrink()
 	return f
 }
 
-// play runs a schedule, and then lets all come right. It returns the first
-// problem and how many steps led to it.
-func play(s setting, seed uint64, steps []step) (problem string, taken int) {
-	w := newWorld(s, seed)
+// playIn plays schedules in worlds of a setting.
+func playIn(s setting, seed uint64) player {
+	return func(steps []step) (string, int) {
+		return playOut(newWorld(s, seed), steps, seed < watchedToTheEnd || seed%watchedToTheEnd == 0)
+	}
+}
+
+// stage is a world in which a schedule is played.
+type stage interface {
+	take(s step)
+	// recover ends all faults, and checks that all comes right; toTheEnd, that it stays so.
+	recover(toTheEnd bool)
+	close()
+	// trouble is the first problem; empty for none.
+	trouble() string
+}
+
+func playOut(w stage, steps []step, toTheEnd bool) (problem string, taken int) {
 	defer w.close()
 	for i, step := range steps {
-		if w.take(step); w.checks.failed() {
-			return w.checks.problem, i + 1
+		if w.take(step); w.trouble() != "" {
+			return w.trouble(), i + 1
 		}
 	}
-	w.recover(seed < watchedToTheEnd || seed%watchedToTheEnd == 0)
-	return w.checks.problem, len(steps)
+	w.recover(toTheEnd)
+	return w.trouble(), len(steps)
 }
+
+func (w *world) trouble() string { return w.checks.problem }
 
 // watchedToTheEnd is of how many schedules one is watched until the longest waits are
 // over; the first ones all are. For the others it is enough that all has come right: those
@@ -95,7 +122,7 @@ func (f *failure) shrink() {
 		left := false
 		for at := 0; at < len(f.steps); {
 			fewer := slices.Delete(slices.Clone(f.steps), at, min(at+piece, len(f.steps)))
-			if problem, taken := play(f.setting, f.seed, fewer); kind(problem) == kind(f.problem) {
+			if problem, taken := f.play(fewer); kind(problem) == kind(f.problem) {
 				f.steps, f.problem, left = fewer[:taken], problem, true
 				continue
 			}

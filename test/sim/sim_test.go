@@ -23,7 +23,10 @@ func init() { log.SetLogger(logr.Discard()) }
 
 // TestRandomSchedules prints the shortest schedule that breaks a promise. Schedules have
 // nothing in common, so that they can be played at the same time.
-func TestRandomSchedules(t *testing.T) {
+func TestRandomSchedules(t *testing.T) { playSeeds(t, Seed) }
+
+func playSeeds(t *testing.T, play func(seed uint64, steps int) *failure) {
+	t.Helper()
 	n := *seeds
 	if testing.Short() {
 		n = min(n, 10)
@@ -39,7 +42,7 @@ func TestRandomSchedules(t *testing.T) {
 				if seed >= *first+uint64(n) {
 					return
 				}
-				if f := Seed(seed, *steps); f != nil {
+				if f := play(seed, *steps); f != nil {
 					broken.Add(1)
 					t.Error(f)
 				}

@@ -6,7 +6,6 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,10 +21,17 @@ type step struct {
 
 // op is an operation: how often it is drawn, how many arguments it has, what it
 // does, and what that is in words.
-type op struct {
+type op[W any] struct {
 	weight, args int
-	do           func(w *world, arg int)
+	do           func(w W, arg int)
 	words        func(arg int) string
+}
+
+// script is all that can happen in a kind of world. Its order is that of the operations:
+// drawing must not depend on a map's.
+type script[W any] struct {
+	order []string
+	ops   map[string]op[W]
 }
 
 var durations = []time.Duration{time.Second, 5 * time.Second, 31 * time.Second, time.Minute, 8 * time.Minute, 11 * time.Minute, 50 * time.Minute}
@@ -39,13 +45,14 @@ func key(format string) func(int) string {
 	return func(arg int) string { return fmt.Sprintf(format, signers[arg].name) }
 }
 
-// order is that of the operations: drawing must not depend on a map's.
+var life = script[*world]{order, ops}
+
 var order = []string{
 	"advance", "run", "disturb", "finish", "deliver", "show", "show all", "restart replica", "kill", "depose", "zombie", "outlive",
 	"publish", "retire", "replace", "mode", "leak", "seal", "tamper", "refresh", "ask", "revoke", "pardon", "approve", "delete", "create", "edit", "jump", "move",
 }
 
-var ops = map[string]op{
+var ops = map[string]op[*world]{
 	"advance": {12, len(durations), func(w *world, arg int) { w.pass(durations[arg]) },
 		func(arg int) string { return durations[arg].String() + " pass" }},
 	"run": {30, 1, func(w *world, _ int) { w.leader.run(answered) }, says("the manager goes on to its next call")},
@@ -75,12 +82,7 @@ var ops = map[string]op{
 	"zombie": {6, int(fates), func(w *world, arg int) { w.zombie(fate(arg)) },
 		func(arg int) string { return "the deposed manager goes on; its call " + fateNames[arg] }},
 	"outlive": {3, 1, func(w *world, _ int) { w.outlive() }, says("the deposed manager finishes its reconciliation")},
-	"publish": {4, published, func(w *world, arg int) {
-		s := signers[arg]
-		if !slices.ContainsFunc(w.issuer.keys, func(k *signer) bool { return k.kid == s.kid }) {
-			w.issuer.set(append(slices.Clone(w.issuer.keys), s))
-		}
-	}, key("the issuer publishes key %s too")},
+	"publish": {4, published, func(w *world, arg int) { w.issuer.publish(signers[arg]) }, key("the issuer publishes key %s too")},
 	"retire": {3, published, func(w *world, arg int) {
 		if has(w.issuer.keys, signers[arg]) {
 			w.issuer.set(without(w.issuer.keys, signers[arg]))
@@ -97,7 +99,7 @@ var ops = map[string]op{
 			at = w.ours()
 		}
 		w.checks.tampered(at)
-		tamperings[arg/2].to(w, at)
+		tamperings[arg/2].to(w.server, at)
 	}, func(arg int) string {
 		return "somebody " + tamperings[arg/2].name + " the " + []string{"verifier's", "users'"}[arg%2] + " ConfigMap"
 	}},
@@ -119,7 +121,7 @@ var ops = map[string]op{
 		w.server.editIssuer(func(ti *api.TrustedIssuer) { ti.DeletionTimestamp = &now })
 	}, says("a user deletes the issuer object")},
 	"create": {2, 1, func(w *world, _ int) {
-		if w.server.issuer == nil {
+		if w.server.issuer() == nil {
 			w.server.createIssuer(issuerKey, w.spec())
 		}
 	}, says("a user makes the issuer object anew, if it is gone")},
@@ -135,17 +137,17 @@ var ops = map[string]op{
 }
 
 // draw makes a schedule of n steps.
-func draw(random *rand.Rand, n int) []step {
+func (s script[W]) draw(random *rand.Rand, n int) []step {
 	total := 0
-	for _, name := range order {
-		total += ops[name].weight
+	for _, name := range s.order {
+		total += s.ops[name].weight
 	}
 	out := make([]step, 0, n)
 	for range n {
 		at := random.IntN(total)
-		for _, name := range order {
-			if at -= ops[name].weight; at < 0 {
-				out = append(out, step{name, random.IntN(ops[name].args)})
+		for _, name := range s.order {
+			if at -= s.ops[name].weight; at < 0 {
+				out = append(out, step{name, random.IntN(s.ops[name].args)})
 				break
 			}
 		}
@@ -153,8 +155,8 @@ func draw(random *rand.Rand, n int) []step {
 	return out
 }
 
-// String is the step in words.
-func (s step) String() string { return ops[s.Op].words(s.Arg) }
+// words is the step in words.
+func (s script[W]) words(taken step) string { return s.ops[taken.Op].words(taken.Arg) }
 
 func (w *world) take(s step) {
 	ops[s.Op].do(w, s.Arg)

@@ -130,10 +130,10 @@ func (w *world) jump(by time.Duration) {
 
 // ours is the authoritative ConfigMap.
 func (w *world) ours() client.ObjectKey {
-	if w.server.issuer == nil {
+	if w.server.issuer() == nil {
 		return client.ObjectKey{}
 	}
-	return client.ObjectKey{Namespace: operatorNamespace, Name: snapshot.AuthoritativeName(w.server.issuer.UID)}
+	return client.ObjectKey{Namespace: operatorNamespace, Name: snapshot.AuthoritativeName(w.server.issuer().UID)}
 }
 
 // close ends all coroutines.
@@ -166,7 +166,7 @@ func (w *world) wake(p *manager) bool {
 	return false
 }
 
-func sortedKeys(m map[client.ObjectKey]*corev1.ConfigMap) []client.ObjectKey {
+func sortedKeys[V any](m map[client.ObjectKey]V) []client.ObjectKey {
 	return slices.SortedFunc(maps.Keys(m), func(a, b client.ObjectKey) int { return cmp.Compare(a.String(), b.String()) })
 }
 
@@ -175,38 +175,38 @@ func labelSet(m map[string]string) k8slabels.Set { return m }
 // tampering is what others do to ConfigMaps.
 var tamperings = []struct {
 	name string
-	to   func(w *world, key client.ObjectKey)
+	to   func(s *apiserver, key client.ObjectKey)
 }{
-	{"deletes", func(w *world, key client.ObjectKey) { w.server.removeMap(key) }},
-	{"writes keys of its own into", func(w *world, key client.ObjectKey) {
-		w.changeMap(key, func(cm *corev1.ConfigMap) {
+	{"deletes", func(s *apiserver, key client.ObjectKey) { s.removeMap(key) }},
+	{"writes keys of its own into", func(s *apiserver, key client.ObjectKey) {
+		s.changeMap(key, func(cm *corev1.ConfigMap) {
 			cm.Data = map[string]string{snapshot.KeyJWKSJSON: string(canonical(signers[published:]))}
 		})
 	}},
-	{"rolls back", func(w *world, key client.ObjectKey) {
-		for _, e := range w.server.history {
+	{"rolls back", func(s *apiserver, key client.ObjectKey) {
+		for _, e := range s.history {
 			if cm, ok := e.object.(*corev1.ConfigMap); ok && client.ObjectKeyFromObject(cm) == key && len(cm.Data) > 0 {
-				w.changeMap(key, func(now *corev1.ConfigMap) { now.Data = maps.Clone(cm.Data) })
+				s.changeMap(key, func(now *corev1.ConfigMap) { now.Data = maps.Clone(cm.Data) })
 				return
 			}
 		}
 	}},
-	{"takes the labels off", func(w *world, key client.ObjectKey) {
-		w.changeMap(key, func(cm *corev1.ConfigMap) { cm.Labels = nil })
+	{"takes the labels off", func(s *apiserver, key client.ObjectKey) {
+		s.changeMap(key, func(cm *corev1.ConfigMap) { cm.Labels = nil })
 	}},
-	{"empties", func(w *world, key client.ObjectKey) {
-		w.changeMap(key, func(cm *corev1.ConfigMap) { cm.Data = nil })
+	{"empties", func(s *apiserver, key client.ObjectKey) {
+		s.changeMap(key, func(cm *corev1.ConfigMap) { cm.Data = nil })
 	}},
-	{"makes immutable", func(w *world, key client.ObjectKey) {
-		w.changeMap(key, func(cm *corev1.ConfigMap) { cm.Immutable = ptr.To(true) })
+	{"makes immutable", func(s *apiserver, key client.ObjectKey) {
+		s.changeMap(key, func(cm *corev1.ConfigMap) { cm.Immutable = ptr.To(true) })
 	}},
 }
 
-func (w *world) changeMap(key client.ObjectKey, change func(*corev1.ConfigMap)) {
-	if cm := w.server.maps[key]; cm != nil && (cm.Immutable == nil || !*cm.Immutable) {
+func (s *apiserver) changeMap(key client.ObjectKey, change func(*corev1.ConfigMap)) {
+	if cm := s.maps[key]; cm != nil && (cm.Immutable == nil || !*cm.Immutable) {
 		next := cm.DeepCopy()
 		change(next)
-		w.server.putMap(next)
+		s.putMap(next)
 	}
 }
 
@@ -253,7 +253,7 @@ func (w *world) approveAll() {
 }
 
 func (w *world) approve() {
-	ti := w.server.issuer
+	ti := w.server.issuer()
 	if ti == nil || ti.Status.Rotation == nil || ti.Status.Rotation.CandidateDigest == "" ||
 		api.Approves(ti, ti.Status.Rotation.CandidateDigest) {
 		return

@@ -160,7 +160,11 @@ func (in planInput) acceptable(c cause) (notBefore time.Time, maxAge time.Durati
 		}
 		return c.at, c.at.Sub(in.last.started) / 4
 	case secondLook:
-		return in.secondLook(), 0
+		look := in.secondLook()
+		if in.last != nil && !in.last.started.Before(look) {
+			look = in.last.started.Add(1) // one that failed: the same answer again would be no look
+		}
+		return look, 0
 	case unknownKey:
 		return in.now.Add(1 - unknownKeySpacing), 0
 	}

@@ -301,6 +301,9 @@ func TestSharedAnswers(t *testing.T) {
 		"a second look: at least 30 s after the first": {
 			planInput{status: missed}, noon.Add(-30 * time.Second), 0,
 		},
+		"a second look after one that failed: newer than that, or it would be the same answer again, for ever": {
+			planInput{status: missed, last: &attemptMemory{started: noon.Add(-10 * time.Second), generation: 1, failures: 1, next: noon}}, noon.Add(1 - 10*time.Second), 0,
+		},
 		"news: what made them": {
 			planInput{status: known(noon.Add(-time.Minute), noon.Add(time.Minute)), news: true}, noon, 10 * time.Minute,
 		},

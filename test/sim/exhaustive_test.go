@@ -162,7 +162,7 @@ func moves(t *testing.T, s fleetSetting, before []step) (n int) {
 // way, and has another manager become the leader at each, while the old one finishes at
 // each call of the new one; a part of that where not all is asked for.
 func TestEveryPointOfCopies(t *testing.T) {
-	plays, scenarios, part := 0, smallFleets, 24
+	plays, scenarios, part := 0, smallFleets, 60
 	if testing.Short() {
 		scenarios = smallFleets[:2]
 	}

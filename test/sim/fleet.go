@@ -307,7 +307,7 @@ func (f *fleet) recover(bool) {
 	f.calm(confirmWithin + 20*time.Minute + f.setting.Grace)
 	f.checks.settled()
 	if f.checks.arrived() {
-		f.checks.idle(func() { f.calm(20 * time.Minute) })
+		f.checks.idle(20 * time.Minute)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -65,7 +66,8 @@ type fleetChecks struct {
 	mu        sync.Mutex
 	exchanged map[*operator]map[fetch.Identity]*exchanges
 	led       map[*operator]map[work]last
-	requests  map[fetch.Identity]int
+	// requests counts those for each document.
+	requests map[fetch.Identity]int
 }
 
 // still is later than any change.
@@ -411,10 +413,20 @@ func (c *fleetChecks) arrived() (all bool) {
 	return all
 }
 
-// idle checks that no copy is written while nothing changes.
-func (c *fleetChecks) idle(pass func()) {
-	before := c.writes
-	if pass(); c.writes != before {
-		c.fail("restless: %d writes to copies while nothing changes", c.writes-before)
+// idle checks that no copy is written while nothing changes, and that no server is asked
+// more often than two objects that do not share would ask it.
+func (c *fleetChecks) idle(d time.Duration) {
+	writes, requests := c.writes, maps.Clone(c.requests)
+	if c.f.calm(d); c.writes != writes {
+		c.fail("restless: %d writes to copies while nothing changes", c.writes-writes)
+	}
+	most := len(objects) * (1 + int(d/leastRefresh))
+	for id, n := range c.requests {
+		if n-requests[id] > most {
+			c.fail("restless: a server is asked %d times within %s", n-requests[id], d)
+		}
 	}
 }
+
+// leastRefresh is the least time between two refreshes: 70 % of cacheTTL.
+const leastRefresh = 7 * time.Minute

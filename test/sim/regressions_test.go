@@ -51,6 +51,10 @@ func TestRegressionsOfCopies(t *testing.T) {
 		"a change of the roots together with another's news leads to no request too many": {
 			{"ask", 0}, {"finish", 0}, {"advance", 5}, {"begin", 5}, {"run", 5}, {"run", 2}, {"publish", 2}, {"roots", 1},
 		},
+		"a second look that has failed is made again": {
+			{"finish", 0}, {"select", 0}, {"retire", 1}, {"advance", 2}, {"delete", 1}, {"depose", 0}, {"finish", 0}, {"deliver", 1}, {"mode", int(html)},
+			{"tamper", 3}, {"begin", 3}, {"disturb", int(fates) + int(diesAfter)}, {"advance", 5}, {"finish", 0}, {"advance", 3}, {"finish", 0},
+		},
 		"a copy that a deposed manager makes for an object that was withdrawn is removed": slices.Concat(
 			slices.Repeat([]step{{"move", 0}}, 23), []step{{"depose", 0}, {"delete", 0}}, slices.Repeat([]step{{"move", 0}}, 7), []step{{"outlive", 0}, {"finish", 0}},
 		),

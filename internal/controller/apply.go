@@ -169,7 +169,13 @@ func (r *Reconciler) ensure(ctx context.Context, issuer api.Issuer, w wanted) (s
 		return "", err
 	case live != nil && !r.owns(issuer, live):
 		return "", errForeign
-	case w.holds(live):
+	}
+	return r.converge(ctx, issuer, live, w)
+}
+
+// converge does that with one that was read live, nil for none, and may be written.
+func (r *Reconciler) converge(ctx context.Context, issuer api.Issuer, live *corev1.ConfigMap, w wanted) (string, error) {
+	if w.holds(live) {
 		return live.ResourceVersion, nil
 	}
 	if err := r.confirm(ctx, issuer); err != nil {

@@ -55,8 +55,7 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 	if !same {
 		version, err := r.ensure(ctx, issuer, w)
 		if err != nil {
-			m.copyVersion = ""
-			return &copied{failedPublication(key, err), unlessForeign(err)}
+			return &copied{failedPublication(key, err), errors.Join(unlessForeign(err), r.keepOthers(ctx, issuer, w, err, m))}
 		}
 		if err := r.removeOthers(ctx, issuer, key); err != nil {
 			return &copied{failedPublication(key, err), err}
@@ -83,21 +82,70 @@ func (r *Reconciler) copyIs(ctx context.Context, w wanted, m *memory) (bool, err
 	return meta.ResourceVersion == m.copyVersion, nil
 }
 
-// removeOthers removes the issuer's ConfigMaps of other names, from the namespace
-// of this one: it had another name before.
-func (r *Reconciler) removeOthers(ctx context.Context, issuer api.Issuer, key client.ObjectKey) error {
+// others are the issuer's ConfigMaps of other names, in the namespace of this one: it
+// had another name before.
+func (r *Reconciler) others(ctx context.Context, issuer api.Issuer, key client.ObjectKey) ([]client.ObjectKey, error) {
 	holders, err := r.Holders(ctx, issuer.GetUID(), client.InNamespace(key.Namespace))
 	if err != nil {
-		return fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
+		return nil, fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
 	}
+	var out []client.ObjectKey
 	for i := range holders {
-		holder := client.ObjectKeyFromObject(&holders[i])
-		if holder.Name == key.Name || holder == r.authoritativeKey(issuer) {
-			continue
+		if holder := client.ObjectKeyFromObject(&holders[i]); holder != key && holder != r.authoritativeKey(issuer) {
+			out = append(out, holder)
 		}
-		if err := r.letGo(ctx, issuer, holder, false); err != nil {
+	}
+	return out, nil
+}
+
+// removeOthers removes them.
+func (r *Reconciler) removeOthers(ctx context.Context, issuer api.Issuer, key client.ObjectKey) error {
+	others, err := r.others(ctx, issuer, key)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if _, err := r.letGo(ctx, issuer, other, false); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// keepOthers brings them up to date while the one that is wanted cannot be written, for
+// that reason: applications still read them, and revoked keys must not stay there. None
+// is made again.
+func (r *Reconciler) keepOthers(ctx context.Context, issuer api.Issuer, w wanted, reason error, m *memory) error {
+	var others []client.ObjectKey
+	if !outdated(reason) { // else there is another look first
+		var err error
+		if others, err = r.others(ctx, issuer, w.key); err != nil {
+			return err
+		}
+	}
+	if len(others) == 0 {
+		m.copyVersion = ""
+	}
+	for _, w.key = range others {
+		same, err := r.copyIs(ctx, w, m)
+		if err != nil {
+			return err
+		}
+		if same {
+			continue
+		}
+		m.copyVersion = ""
+		live, err := readConfigMap(ctx, r.Reader, w.key)
+		if err != nil {
+			return err
+		}
+		if live == nil || !r.owns(issuer, live) {
+			continue
+		}
+		if m.copyVersion, err = r.converge(ctx, issuer, live, w); err != nil {
+			return err
+		}
+		m.copyData = w.sum()
 	}
 	return nil
 }

@@ -282,6 +282,11 @@ func (d *Distributor) bring(ctx context.Context, issuer api.Issuer, t *tally, na
 	case refused != nil:
 		t.put(namespace, place{refused: refused})
 	}
+	if err != nil {
+		if failed := d.keepOthers(ctx, issuer, w, err, &memory{}); failed != nil {
+			return failed
+		}
+	}
 	return err
 }
 

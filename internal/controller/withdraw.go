@@ -39,20 +39,23 @@ func (r *Reconciler) withdraw(ctx context.Context, issuer api.Issuer, key types.
 		retain, why = true, "The CustomResourceDefinition is being deleted"
 	}
 	ours, users := r.authoritativeKey(issuer), r.userKey(issuer)
-	if err := r.letGoCopies(ctx, issuer, retain); err != nil {
+	kept, err := r.letGoOthers(ctx, issuer, retain)
+	if err != nil {
 		return err
 	}
-	if err := r.letGo(ctx, issuer, users, retain); err != nil {
+	switch was, err := r.letGo(ctx, issuer, users, retain); {
+	case err != nil:
 		return err
+	case was:
+		kept = slices.Insert(kept, 0, users)
 	}
 	if ours != users {
-		if err := r.letGo(ctx, issuer, ours, ending); err != nil {
+		if _, err := r.letGo(ctx, issuer, ours, ending); err != nil {
 			return err
 		}
 	}
 	if retain {
-		r.Recorder.Eventf(issuer, nil, corev1.EventTypeNormal, api.ReasonSnapshotReleased, "Withdraw",
-			"%s: ConfigMap %s is kept.", why, users)
+		r.tellKept(issuer, why, kept)
 	}
 	if err := r.removeFinalizer(ctx, issuer); err != nil {
 		return err
@@ -73,35 +76,57 @@ func (r *Reconciler) gone(key types.NamespacedName, issuer api.Issuer) {
 	r.memories.of(key, issuer.GetUID()).version = issuer.GetResourceVersion()
 }
 
-// withdrawers is how many copies are removed at a time.
+// tellKept says which ConfigMaps applications can go on reading.
+func (r *Reconciler) tellKept(issuer api.Issuer, why string, kept []client.ObjectKey) {
+	var what string
+	switch len(kept) {
+	case 0:
+		return
+	case 1:
+		what = fmt.Sprintf("ConfigMap %s is kept.", kept[0])
+	default:
+		what = fmt.Sprintf("ConfigMap %s and %d more are kept.", kept[0], len(kept)-1)
+	}
+	r.send(issuer, event{corev1.EventTypeNormal, api.ReasonSnapshotReleased, "Withdraw", why + ": " + what})
+}
+
+// withdrawers is how many ConfigMaps are removed at a time.
 const withdrawers = 16
 
-// letGoCopies deletes the copies of a ClusterTrustedIssuer, or marks them as
-// released. They are looked for in the API server itself, after the last write of
-// one: none is left behind. A namespace that is going takes its copy with it.
-func (r *Reconciler) letGoCopies(ctx context.Context, issuer api.Issuer, retain bool) error {
-	if r.distributor == nil {
-		return nil
+// letGoOthers deletes, or marks as released, the issuer's ConfigMaps besides the two that
+// are known by name: the copies of a ClusterTrustedIssuer; and what has an earlier name,
+// because the new one is taken, or the object went before its change was seen. It returns
+// those that were the issuer's. They are looked for in the API server itself, after the
+// last write of one: none is left behind. A namespace that is going takes its own with it.
+func (r *Reconciler) letGoOthers(ctx context.Context, issuer api.Issuer, retain bool) ([]client.ObjectKey, error) {
+	if r.distributor != nil {
+		r.distributor.closeAll(issuer)
 	}
-	r.distributor.closeAll(issuer)
 	var list metav1.PartialObjectMetadataList
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	if err := r.Reader.List(ctx, &list, client.MatchingLabels{api.LabelIssuerUID: string(issuer.GetUID())}); err != nil {
-		return fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
+	ofIssuer := client.MatchingLabels{api.LabelIssuerUID: string(issuer.GetUID())}
+	if err := r.Reader.List(ctx, &list, client.InNamespace(issuer.GetNamespace()), ofIssuer); err != nil {
+		return nil, fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
 	}
 	var group errgroup.Group
 	group.SetLimit(withdrawers)
-	failed := make([]error, len(list.Items))
+	gone, failed := make([]client.ObjectKey, len(list.Items)), make([]error, len(list.Items))
 	for i := range list.Items {
 		key := client.ObjectKeyFromObject(&list.Items[i])
-		_, released := list.Items[i].Annotations[api.AnnotationReleased]
-		if key == r.authoritativeKey(issuer) || retain && released {
+		if key == r.authoritativeKey(issuer) || key == r.userKey(issuer) {
+			continue
+		}
+		if _, released := list.Items[i].Annotations[api.AnnotationReleased]; retain && released {
+			gone[i] = key
 			continue
 		}
 		group.Go(func() error {
-			failed[i] = r.letGo(ctx, issuer, key, retain)
-			if apierrors.HasStatusCause(failed[i], corev1.NamespaceTerminatingCause) {
-				failed[i] = nil
+			was, err := r.letGo(ctx, issuer, key, retain)
+			if was {
+				gone[i] = key
+			}
+			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				failed[i] = err
 			}
 			return nil
 		})
@@ -109,36 +134,36 @@ func (r *Reconciler) letGoCopies(ctx context.Context, issuer api.Issuer, retain 
 	_ = group.Wait() // each error is in failed
 	failed = slices.DeleteFunc(failed, func(err error) bool { return err == nil })
 	if len(failed) == 0 {
-		return nil
+		return slices.DeleteFunc(gone, func(key client.ObjectKey) bool { return key.Name == "" }), nil
 	}
 	r.send(issuer, event{corev1.EventTypeWarning, api.ReasonPublishFailed, "Withdraw", cut(fmt.Sprintf(
 		"%d ConfigMaps cannot be withdrawn yet, the first one: %v", len(failed), failed[0]))})
-	return fmt.Errorf("withdrawing %d ConfigMaps: %w", len(failed), failed[0])
+	return nil, fmt.Errorf("withdrawing %d ConfigMaps: %w", len(failed), failed[0])
 }
 
-// letGo deletes a ConfigMap of the issuer, or marks it as released. One that has passed
-// to a later object of the same name is that one's: whoever learns late that an object
-// was deleted must not take the keys of the next.
-func (r *Reconciler) letGo(ctx context.Context, issuer api.Issuer, at client.ObjectKey, retain bool) error {
+// letGo deletes a ConfigMap of the issuer, or marks it as released, and reports whether it
+// was one. One that has passed to a later object of the same name is that one's: whoever
+// learns late that an object was deleted must not take the keys of the next.
+func (r *Reconciler) letGo(ctx context.Context, issuer api.Issuer, at client.ObjectKey, retain bool) (was bool, err error) {
 	cm, err := readConfigMap(ctx, r.Reader, at)
 	if err != nil || cm == nil || !r.owns(issuer, cm) {
-		return err
+		return false, err
 	}
 	if of := cm.Labels[api.LabelIssuerUID]; of != "" && of != string(issuer.GetUID()) && at != r.authoritativeKey(issuer) {
 		if left, err := r.leftByEarlier(ctx, issuer, cm); err != nil || !left {
-			return err
+			return false, err
 		}
 	}
 	if !retain {
-		return r.remove(ctx, cm)
+		return true, r.remove(ctx, cm)
 	}
 	base := cm.DeepCopy()
 	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, api.AnnotationReleased, r.Clock.Now().UTC().Format(time.RFC3339))
 	err = r.Client.Patch(ctx, cm, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldManager))
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("releasing ConfigMap %s: %w", at, err)
+		return false, fmt.Errorf("releasing ConfigMap %s: %w", at, err)
 	}
-	return nil
+	return err == nil, nil
 }
 
 // leftByEarlier reports whether a ConfigMap that was read before, and is another object's

@@ -34,8 +34,8 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 	}
 	key := r.userKey(issuer)
 	if out.trusted == nil && !out.withdrawn {
-		if err := r.clearLeftover(ctx, issuer, key); err != nil {
-			return &copied{failedPublication(key, err), err}
+		if err := r.clearLeftovers(ctx, issuer, key, out.attempt); err != nil {
+			return &copied{failedPublication(key, err), unlessTooLarge(err)}
 		}
 		return nil
 	}
@@ -148,19 +148,6 @@ func (r *Reconciler) keepOthers(ctx context.Context, issuer api.Issuer, w wanted
 		m.copyData = w.sum()
 	}
 	return nil
-}
-
-// clearLeftover removes a ConfigMap that an earlier object of the same name
-// left behind for another issuer: its keys must not pass for this one's.
-func (r *Reconciler) clearLeftover(ctx context.Context, issuer api.Issuer, key client.ObjectKey) error {
-	cm, err := readConfigMap(ctx, r.Reader, key)
-	if err != nil || cm == nil || !r.owns(issuer, cm) {
-		return err
-	}
-	if of := snapshot.IssuerOf(cm.Data); of == "" || of == issuer.IssuerSpec().Issuer {
-		return nil
-	}
-	return r.remove(ctx, cm)
 }
 
 // publicationOf says what the ConfigMap that users read holds.

@@ -269,6 +269,9 @@ func (d *Distributor) bring(ctx context.Context, issuer api.Issuer, t *tally, na
 	content, ready, err := d.content(ctx, issuer, t)
 	if err != nil || !ready {
 		t.wait(namespace)
+		if err == nil {
+			err = d.clearCopy(ctx, issuer, namespace)
+		}
 		return err
 	}
 	w := d.wantedCopy(issuer, namespace, content.data)

@@ -138,28 +138,19 @@ func (r *Reconciler) giveUp(ctx context.Context, issuer api.Issuer, trusted *key
 	return live, r.saveStatus(ctx, issuer, next, m)
 }
 
-// withdrawnLeftover reports whether a ConfigMap of the issuer's, of whatever name, still
-// holds keys of which every one is refused, although status names none any more; or has
-// lost them and still names their digest.
+// withdrawnLeftover reports whether a ConfigMap of the issuer's still holds keys
+// of which every one is refused, although status names none any more; or has lost
+// them and still names their digest.
 func (r *Reconciler) withdrawnLeftover(ctx context.Context, issuer api.Issuer, content *corev1.ConfigMap, a *attempt) (bool, error) {
 	s := issuer.IssuerStatus()
-	if s.Snapshot == nil || s.Snapshot.Digest != "" || len(s.CompromisedKeys)+len(issuer.IssuerSpec().RevokedKeys) == 0 {
+	if s.Snapshot != nil && s.Snapshot.Digest != "" || len(s.CompromisedKeys)+len(issuer.IssuerSpec().RevokedKeys) == 0 {
 		return false, nil
 	}
-	users := r.userKey(issuer)
-	read, err := r.others(ctx, issuer, users)
+	users, err := readConfigMap(ctx, r.Reader, r.userKey(issuer))
 	if err != nil {
 		return false, err
 	}
-	held := []*corev1.ConfigMap{content}
-	for _, key := range append(read, users) {
-		cm, err := readConfigMap(ctx, r.Reader, key)
-		if err != nil {
-			return false, err
-		}
-		held = append(held, cm)
-	}
-	for _, cm := range held {
+	for _, cm := range []*corev1.ConfigMap{content, users} {
 		if cm == nil || !r.owns(issuer, cm) {
 			continue
 		}

@@ -789,7 +789,9 @@ var _ = Describe("An object that is made anew under the name of another one", fu
 		s := newScene(ctx)
 		s.create()
 		shown := s.get()
-		s.r.Client = interceptor.NewClient(s.r.Client.(client.WithWatch), interceptor.Funcs{
+		current, ok := s.r.Client.(client.WithWatch)
+		Expect(ok).To(BeTrue())
+		s.r.Client = interceptor.NewClient(current, interceptor.Funcs{
 			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
 				if ti, ok := o.(*api.TrustedIssuer); ok {
 					shown.DeepCopyInto(ti)

@@ -101,6 +101,12 @@ func (c *checks) asked(p *manager, url string) {
 		c.fail("budget: a manager asks the issuer again after %s, and %s is the least", gap, least)
 	}
 	p.asked = c.w.passed
+	c.tried()
+}
+
+// tried: a manager looks for the issuer's keys, where they are or where its metadata say
+// that they are.
+func (c *checks) tried() {
 	for _, l := range c.lacks {
 		l.tries++
 	}

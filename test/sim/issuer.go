@@ -214,12 +214,13 @@ func (w *world) admits(keys []*signer) bool {
 // Discover reads the issuer's metadata.
 func (f fetcher) Discover(context.Context, fetch.Want, string, string) (string, error) {
 	p, w := f.p, f.p.world
-	switch p.await("ask the issuer for its metadata") {
-	case diesBefore, diesAfter:
+	fate := p.await("ask the issuer for its metadata")
+	if fate == diesBefore || fate == diesAfter {
 		p.die()
-	case unavailable, late:
+	}
+	w.checks.tried()
+	if fate == unavailable || fate == late {
 		return "", &fetch.Error{Reason: fetch.Timeout, Message: "no answer"}
-	case answered, conflicted, fates:
 	}
 	switch w.issuer.mode {
 	case down:

@@ -69,7 +69,14 @@ func (d *Distributor) onIssuer() handler.TypedEventHandler[client.Object, target
 		UpdateFunc: func(ctx context.Context, e ctrlevent.TypedUpdateEvent[client.Object], q targets) {
 			before, ok1 := e.ObjectOld.(api.Issuer)
 			now, ok2 := e.ObjectNew.(api.Issuer)
-			if ok1 && ok2 && (before.GetGeneration() != now.GetGeneration() || digests(before) != digests(now) && !pending(now)) {
+			if !ok1 || !ok2 {
+				return
+			}
+			edited := before.GetGeneration() != now.GetGeneration()
+			published := digests(before) != digests(now) && !pending(now)
+			// Copies of an earlier object may hold a key that was exposed before anything is trusted.
+			exposed := len(before.IssuerStatus().CompromisedKeys) < len(now.IssuerStatus().CompromisedKeys) && digests(now) == [2]string{}
+			if edited || published || exposed {
 				d.addAll(ctx, now, q)
 			}
 		},

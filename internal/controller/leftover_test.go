@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -9,8 +10,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlevent "sigs.k8s.io/controller-runtime/pkg/event"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
@@ -172,6 +175,23 @@ var _ = Describe("Copies that an earlier ClusterTrustedIssuer left behind, while
 		Expect(f.distribute()).To(BeEmpty())
 		for _, ns := range selected {
 			Expect(server.Get(ctx, f.copyIn(ns), &corev1.ConfigMap{})).To(Satisfy(apierrors.IsNotFound))
+		}
+	})
+
+	It("lose one whose private part the issuer publishes before anything is trusted", func(ctx context.Context) {
+		f, selected := left(ctx, func(*api.ClusterTrustedIssuerSpec) {})
+		before := f.get()
+		Expect(f.issuer.Restart()).To(Succeed())
+		f.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s]}`, jsonOf(key2().PrivateJWK()))))
+		f.after(time.Minute)
+		Expect(f.status().CompromisedKeys).To(HaveLen(1))
+		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[target]())
+		defer queue.ShutDown()
+		f.d.onIssuer().Update(ctx, ctrlevent.TypedUpdateEvent[client.Object]{ObjectOld: before, ObjectNew: f.get()}, queue)
+		Expect(queue.Len()).To(Equal(len(selected)))
+		Expect(f.distribute()).To(BeEmpty())
+		for _, ns := range selected {
+			Expect(kidsOf(configMap(ctx, f.copyIn(ns)))).To(Equal([]string{"k1"}))
 		}
 	})
 

@@ -47,8 +47,10 @@ type checks struct {
 	// everRefused are keys that were revoked or leaked at any time: an answer with no
 	// others may be no success to a manager with an old view.
 	everRefused map[*signer]bool
-	lastServed  time.Time
-	lacks       map[*signer]*lack
+	// lastServed is what the clock said at the newest answer, and latestServed the latest that
+	// it said at one: a clock may be set back in between.
+	lastServed, latestServed time.Time
+	lacks                    map[*signer]*lack
 	// must are the keys that a replica which starts now has to trust.
 	must    map[*signer]bool
 	touched map[client.ObjectKey]bool
@@ -122,6 +124,9 @@ func uidOf(ti *api.TrustedIssuer) string {
 // served: the issuer answers with keys.
 func (c *checks) served(keys []*signer, afresh bool) {
 	c.lastServed = c.w.now
+	if c.lastServed.After(c.latestServed) {
+		c.latestServed = c.lastServed
+	}
 	for _, s := range signers[:published] {
 		if has(keys, s) {
 			c.everServed[s] = true
@@ -242,11 +247,22 @@ func (c *checks) mayAccept(name string, ti *api.TrustedIssuer, s *signer) {
 		c.fail("wrong accept: %s accepts key %s, which nobody approved", name, s.name)
 	case refused(ti, s):
 		c.fail("wrong accept: %s accepts key %s, which is revoked", name, s.name)
-	case !c.w.now.Before(c.lastServed.Add(max(ti.Spec.CacheTTL.Duration, ti.Spec.StaleTTL.Duration))):
-		c.fail("wrong accept: %s accepts key %s, though the issuer last answered at %s", name, s.name, c.lastServed.Format(time.TimeOnly))
+	case !c.w.now.Before(c.confirmed(ti).Add(max(ti.Spec.CacheTTL.Duration, ti.Spec.StaleTTL.Duration))):
+		c.fail("wrong accept: %s accepts key %s, though the issuer last answered at %s", name, s.name, c.confirmed(ti).Format(time.TimeOnly))
 	case !listed(ti, s) && (ti.Status.Snapshot == nil || ti.Status.Snapshot.PendingDigest == ""):
 		c.fail("wrong accept: %s accepts key %s, which status no longer lists", name, s.name)
 	}
+}
+
+// confirmed is from when the keys' time counts for one who sees the object like that: from
+// the newest answer, or from an older one with a later time, where only that is known yet.
+func (c *checks) confirmed(ti *api.TrustedIssuer) time.Time {
+	if s := ti.Status.Snapshot; s != nil && s.LastSuccessTime != nil {
+		if t := s.LastSuccessTime.Time; t.After(c.lastServed) && !t.After(c.latestServed) {
+			return t
+		}
+	}
+	return c.lastServed
 }
 
 // mayRefuse checks that a replica which accepted a key has a reason to no longer.

@@ -132,7 +132,7 @@ faults: $(CONTROLPLANE) ## Break all that the product stands on, and see what it
 
 .PHONY: sim
 sim: ## Simulate controller and verifier under SEEDS (5200) schedules of STEPS (200), and as many of copies; FIRST=n replays seed n with SEEDS=1.
-	@GOGC=400 go test ./test/sim -count=1 -v -timeout 0 -run 'TestEvery|TestRandom|TestRegressions|TestDeliberate' \
+	@GOGC=1000 go test ./test/sim -count=1 -v -timeout 0 -run 'TestEvery|TestRandom|TestRegressions|TestDeliberate' \
 		-sim.first $(or $(FIRST),1) -sim.seeds $(or $(SEEDS),5200) -sim.steps $(or $(STEPS),200) -sim.all -sim.breaks=$(if $(FIRST),false,true)
 
 .PHONY: dashboard-picture

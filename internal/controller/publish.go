@@ -92,7 +92,7 @@ func standsIn(issuer api.Issuer, set *keyset.Set) bool {
 //
 // A set whose publication was interrupted after the ConfigMap has it becomes the
 // trusted one before another set is announced: status must never name only sets
-// that are nowhere. One that the ConfigMap does not have is given up. And keys that
+// that are nowhere. Another one that the ConfigMap does not have is given up. And keys that
 // are withdrawn are refused before they are taken away: a status that still names
 // them would bring them back.
 func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, want *keyset.Set, live *corev1.ConfigMap, out outcome, m *memory) (*corev1.ConfigMap, error) {
@@ -107,6 +107,7 @@ func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, wan
 			interrupted := outcome{trusted: trusted, missing: out.missing, lastAbsent: out.lastAbsent, configMapName: out.configMapName, nextRefresh: out.nextRefresh, conflict: out.conflict, invalid: out.invalid, distributed: out.distributed}
 			return live, r.saveStatus(ctx, issuer, nextStatus(issuer, interrupted, r.Clock.Now()), m)
 		}
+	case want != nil && want.Digest() == s.PendingDigest: // it goes on, whoever began it
 	case trusted.Digest() == s.Digest:
 		return r.giveUp(ctx, issuer, trusted, live, out, m)
 	}

@@ -7,6 +7,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -51,7 +52,7 @@ var fleetSettings = []fleetSetting{{}, {Grace: time.Hour}, {Approval: true}, {Ap
 // fleet is all there is.
 type fleet struct {
 	setting        fleetSetting
-	now            time.Time
+	now            atomic.Pointer[time.Time]
 	server         *apiserver
 	issuer, beyond *issuerServer
 	leader         *operator
@@ -61,7 +62,8 @@ type fleet struct {
 }
 
 func newFleet(s fleetSetting) *fleet {
-	f := &fleet{setting: s, now: start, issuer: &issuerServer{}, beyond: &issuerServer{}}
+	f := &fleet{setting: s, issuer: &issuerServer{}, beyond: &issuerServer{}}
+	f.set(start)
 	f.server = newAPIServer(f.Now)
 	f.checks = newFleetChecks(f)
 	f.issuer.set(signers[:2])
@@ -80,11 +82,13 @@ func newFleet(s fleetSetting) *fleet {
 	return f
 }
 
-// Now is the time.
-func (f *fleet) Now() time.Time { return f.now }
+// Now is the time. Work that a timer has woken asks for it, too.
+func (f *fleet) Now() time.Time { return *f.now.Load() }
+
+func (f *fleet) set(now time.Time) { f.now.Store(&now) }
 
 // Since is the time that has passed since then: nobody sets this clock.
-func (f *fleet) Since(t time.Time) time.Duration { return f.now.Sub(t) }
+func (f *fleet) Since(t time.Time) time.Duration { return f.Now().Sub(t) }
 
 // makePlace makes a namespace, unless it is there.
 func (f *fleet) makePlace(name string, labelled bool) {
@@ -253,7 +257,7 @@ func (f *fleet) buryIdle() {
 
 // calm lets everything work undisturbed, for that long.
 func (f *fleet) calm(d time.Duration) {
-	end := f.now.Add(d)
+	end := f.Now().Add(d)
 	for range 20_000 {
 		f.leader.deliverAll()
 		if f.setting.Approval {
@@ -267,11 +271,11 @@ func (f *fleet) calm(d time.Duration) {
 		switch {
 		case f.leader.behind():
 		case next.IsZero() || next.After(end):
-			f.now = end
+			f.set(end)
 			f.checks.after()
 			return
-		case next.After(f.now):
-			f.now = next
+		case next.After(f.Now()):
+			f.set(next)
 		}
 	}
 	f.checks.fail("the controller finds no rest: 20000 rounds within %s", d)

@@ -41,7 +41,7 @@ func (f *fleet) prey(arg int) client.ObjectKey {
 }
 
 var fleetOps = map[string]op[*fleet]{
-	"advance": {12, len(durations), func(f *fleet, arg int) { f.now = f.now.Add(durations[arg]) },
+	"advance": {12, len(durations), func(f *fleet, arg int) { f.set(f.Now().Add(durations[arg])) },
 		func(arg int) string { return durations[arg].String() + " pass" }},
 	"begin": {16, picks, func(f *fleet, arg int) { f.leader.begin(arg) },
 		func(arg int) string { return fmt.Sprintf("the manager begins with what is due (%d)", arg) }},
@@ -106,7 +106,7 @@ var fleetOps = map[string]op[*fleet]{
 		f.changePlace(places[arg], func(ns *corev1.Namespace) { ns.Labels = nil })
 	}, atPlace("namespace %s loses the label")},
 	"end": {1, len(places), func(f *fleet, arg int) {
-		now := metav1.NewTime(f.now)
+		now := metav1.NewTime(f.Now())
 		f.changePlace(places[arg], func(ns *corev1.Namespace) { ns.DeletionTimestamp = &now })
 	}, atPlace("namespace %s is deleted")},
 	"gone":  {2, len(places), func(f *fleet, arg int) { f.endPlace(places[arg]) }, atPlace("namespace %s is gone, if it was deleted")},
@@ -124,7 +124,7 @@ var fleetOps = map[string]op[*fleet]{
 		f.edit(objects[arg], func(o api.Issuer) { annotate(o, api.AnnotationRefresh, f.count()) })
 	}, ofObject("a user asks for a refresh of %s")},
 	"ask": {3, len(objects), func(f *fleet, arg int) {
-		at := metav1.NewMicroTime(f.now)
+		at := metav1.NewMicroTime(f.Now())
 		f.edit(objects[arg], func(o api.Issuer) { o.IssuerStatus().RefreshRequestedAt = &at })
 	}, ofObject("a replica asks for a refresh of %s: a token names an unknown key")},
 	"revoke": {1, published, func(f *fleet, arg int) {
@@ -136,7 +136,7 @@ var fleetOps = map[string]op[*fleet]{
 	}, says("a user revokes nothing any more")},
 	"approve": {3, 1, func(f *fleet, _ int) { f.approve() }, says("an administrator approves what is quarantined")},
 	"delete": {1, len(objects), func(f *fleet, arg int) {
-		now := metav1.NewTime(f.now)
+		now := metav1.NewTime(f.Now())
 		f.edit(objects[arg], func(o api.Issuer) {
 			if o.GetDeletionTimestamp() == nil {
 				o.SetDeletionTimestamp(&now)

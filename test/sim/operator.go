@@ -338,13 +338,13 @@ func (p *operator) enqueue(w work) {
 		now.again = true
 		return
 	}
-	p.queue[w] = p.fleet.now
+	p.queue[w] = p.fleet.Now()
 }
 
 // due is what can be begun, in order.
 func (p *operator) due() (out []work) {
 	for w, at := range p.queue {
-		if !at.After(p.fleet.now) {
+		if !at.After(p.fleet.Now()) {
 			out = append(out, w)
 		}
 	}
@@ -384,6 +384,7 @@ func (p *operator) begin(pick int) bool {
 		}
 	}
 	p.active[w] = now
+	p.handOver()
 	go func() {
 		var result reconcile.Result
 		var err error
@@ -404,7 +405,7 @@ func (p *operator) ended(w work, result reconcile.Result, err error) {
 	defer p.mu.Unlock()
 	again := p.active[w].again
 	delete(p.active, w)
-	delays, now := p.delays[w.kind == ""], p.fleet.now
+	delays, now := p.delays[w.kind == ""], p.fleet.Now()
 	switch {
 	case err != nil:
 		p.queue[w] = now.Add(delays.When(w))
@@ -506,6 +507,13 @@ func (p *operator) waits() bool {
 	return false
 }
 
+// handOver makes what the scheduler has done known to the pieces of work that go on next,
+// some of which only a timer wakes.
+func (p *operator) handOver() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+}
+
 // goOn lets one call be made, or a reconciliation leave its fetch to itself.
 func (p *operator) goOn(pick int, f fate) bool {
 	if p.dead {
@@ -519,11 +527,13 @@ func (p *operator) goOn(pick int, f fate) bool {
 		return false
 	}
 	if pick %= options; pick == len(ready) {
+		p.handOver()
 		standStill()
 		return true
 	}
 	c := ready[pick]
 	p.calls = slices.DeleteFunc(p.calls, func(other *waiting) bool { return other == c })
+	p.handOver()
 	c.fate <- f
 	synctest.Wait()
 	if p.dead {

@@ -112,7 +112,7 @@ func (c *fleetChecks) exchanges(p *operator, id fetch.Identity) *exchanges {
 func (c *fleetChecks) asked(p *operator, r fetch.Request) func(body []byte, useless bool, failure error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, started := c.exchanges(p, r.Identity()), c.f.now
+	e, started := c.exchanges(p, r.Identity()), c.f.Now()
 	for _, other := range e.flying {
 		if other.afresh || other.afresh == r.NoCache {
 			c.fail("budget: a manager asks for a document while a request for it is under way")
@@ -143,7 +143,7 @@ func (c *fleetChecks) asked(p *operator, r fetch.Request) func(body []byte, usel
 func (c *fleetChecks) wants(p *operator, of work, w fetch.Want) func(fetch.Answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, now := c.exchanges(p, w.Identity()), c.f.now
+	e, now := c.exchanges(p, w.Identity()), c.f.Now()
 	kept, will := e.newest, e.newest.willDo(w, now)
 	flying := append([]request(nil), e.flying...)
 	joins := false
@@ -190,7 +190,7 @@ type last struct {
 
 // spaced checks that an issuer object does not lead to requests too often.
 func (c *fleetChecks) spaced(p *operator, of work) {
-	before, now := c.led[p][of], c.f.now
+	before, now := c.led[p][of], c.f.Now()
 	least := spacing
 	if before.failed {
 		least = spacingAfterFailure

@@ -225,7 +225,9 @@ func (f *fleet) replaceDead() {
 func (f *fleet) depose(lag int) {
 	old := f.leader
 	f.leader = newOperator(f, lag)
-	if len(old.active) > 0 && len(f.deposed) < 2 {
+	busy := len(old.active) > 0
+	old.handOver()
+	if busy && len(f.deposed) < 2 {
 		f.deposed = append(f.deposed, old)
 		return
 	}

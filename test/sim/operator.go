@@ -510,8 +510,12 @@ func (p *operator) waits() bool {
 // handOver makes what the scheduler has done known to the pieces of work that go on next,
 // some of which only a timer wakes.
 func (p *operator) handOver() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	for _, each := range append(slices.Clone(p.fleet.deposed), p.fleet.leader, p) {
+		if each != nil {
+			each.mu.Lock()
+			each.mu.Unlock() //nolint:staticcheck // the order is all that it is for
+		}
+	}
 }
 
 // goOn lets one call be made, or a reconciliation leave its fetch to itself.

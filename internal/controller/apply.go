@@ -187,15 +187,25 @@ func (r *Reconciler) converge(ctx context.Context, issuer api.Issuer, live *core
 // confirm reports a conflict where the issuer object has gone meanwhile, or names other
 // keys: what was read before it must not be written any more.
 func (r *Reconciler) confirm(ctx context.Context, issuer api.Issuer) error {
+	now, err := r.live(ctx, issuer)
+	if err == nil && digests(now) != digests(issuer) {
+		err = superseded(issuer)
+	}
+	return err
+}
+
+// live is the issuer object as the API server has it now. That it has gone, or is about
+// to, is a conflict.
+func (r *Reconciler) live(ctx context.Context, issuer api.Issuer) (api.Issuer, error) {
 	now := r.New()
 	err := r.Reader.Get(ctx, client.ObjectKeyFromObject(issuer), now)
 	switch {
 	case client.IgnoreNotFound(err) != nil:
-		return fmt.Errorf("reading the issuer: %w", err)
-	case err != nil, now.GetUID() != issuer.GetUID(), !now.GetDeletionTimestamp().IsZero(), digests(now) != digests(issuer):
-		return superseded(issuer)
+		return nil, fmt.Errorf("reading the issuer: %w", err)
+	case err != nil, now.GetUID() != issuer.GetUID(), !now.GetDeletionTimestamp().IsZero():
+		return nil, superseded(issuer)
 	}
-	return nil
+	return now, nil
 }
 
 // superseded is the conflict for which a write is not made: another look is needed.

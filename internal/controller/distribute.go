@@ -313,18 +313,15 @@ func (d *Distributor) takeBack(ctx context.Context, issuer api.Issuer, t *tally,
 // confirmBoth reports a conflict where the issuer's spec, or the namespace, is not what
 // the cache shows. Where both still are, they stood together when they were read from it.
 func (d *Distributor) confirmBoth(ctx context.Context, issuer api.Issuer, ns *metav1.PartialObjectMetadata) error {
-	now := d.New()
-	if err := d.Reader.Get(ctx, client.ObjectKeyFromObject(issuer), now); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("reading the issuer: %w", err)
+	now, err := d.live(ctx, issuer)
+	if err != nil {
+		return err
 	}
-	if now.GetUID() != issuer.GetUID() || now.GetGeneration() != issuer.GetGeneration() || !now.GetDeletionTimestamp().IsZero() {
-		return superseded(issuer)
-	}
-	live := &metav1.PartialObjectMetadata{TypeMeta: ns.TypeMeta}
-	if err := d.Reader.Get(ctx, client.ObjectKeyFromObject(ns), live); client.IgnoreNotFound(err) != nil {
+	there := &metav1.PartialObjectMetadata{TypeMeta: ns.TypeMeta}
+	if err := d.Reader.Get(ctx, client.ObjectKeyFromObject(ns), there); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("reading namespace %s: %w", ns.Name, err)
 	}
-	if live.UID != ns.UID || live.ResourceVersion != ns.ResourceVersion {
+	if now.GetGeneration() != issuer.GetGeneration() || there.UID != ns.UID || there.ResourceVersion != ns.ResourceVersion {
 		return superseded(issuer)
 	}
 	return nil

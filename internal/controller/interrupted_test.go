@@ -59,6 +59,21 @@ func (s *scene) keepReconciling(steps int, step time.Duration) {
 	}
 }
 
+// diesAt reconciles, and has the manager die at its n-th write. It reports whether there
+// were that many.
+func (s *scene) diesAt(n int) (died bool) {
+	s.writes.take()
+	s.writes.fail = func(i int) error {
+		if died = died || i == n; died {
+			return errCrash
+		}
+		return nil
+	}
+	_, _ = s.r.Reconcile(s.ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
+	s.writes.fail = nil
+	return died
+}
+
 var _ = Describe("A ConfigMap that cannot be written", func() {
 	It("does not keep the verifier's keys from being refreshed, when it is the users' one", func(ctx context.Context) {
 		s := newScene(ctx)
@@ -129,17 +144,7 @@ var _ = Describe("A publication that was interrupted", func() {
 			s.issuer.Publish(key1(), key3())
 			s.restart()
 			s.clock.SetTime(s.clock.Now().Add(10 * time.Second))
-			s.writes.take()
-			died := false
-			s.writes.fail = func(i int) error {
-				died = died || i == n
-				if died {
-					return errCrash
-				}
-				return nil
-			}
-			_, _ = s.r.Reconcile(s.ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
-			s.writes.fail = nil
+			died := s.diesAt(n)
 			digest := snapshot.Digest(configMap(ctx, s.authoritativeKey()).Data)
 			Expect(s.status().Snapshot).To(HaveValue(Or(HaveField("Digest", digest), HaveField("PendingDigest", digest))), "killed at write %d", n)
 			if !died {
@@ -192,17 +197,7 @@ var _ = Describe("Keys that are all withdrawn", func() {
 			s.reconcile()
 			s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s]}`, jsonOf(key2().PrivateJWK()))))
 			s.clock.SetTime(s.clock.Now().Add(8 * time.Minute))
-			s.writes.take()
-			died := false
-			s.writes.fail = func(i int) error {
-				died = died || i == n
-				if died {
-					return errCrash
-				}
-				return nil
-			}
-			_, _ = s.r.Reconcile(s.ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
-			s.writes.fail = nil
+			died := s.diesAt(n)
 			if !died {
 				Expect(n).To(BeNumerically(">", 3), "there are that many writes")
 				return

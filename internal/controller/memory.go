@@ -91,25 +91,29 @@ func (m *memory) carry(a *attempt) {
 	m.exposed = a.compromised
 }
 
-// overtaken drops the unsaved attempt where another manager has published a set since it
-// was made. Which answer is the newer one cannot be told, so that the issuer is asked
+// carried is the attempt that was made and has not reached status; nil when there is
+// none, or when the next one is due.
+//
+// One that another manager has overtaken, because it has published a set since, is
+// dropped. Which answer is the newer one cannot be told, so that the issuer is asked
 // again, and unconditionally.
-func (m *memory) overtaken(s *api.SnapshotStatus) bool {
-	digest := ""
-	if s != nil {
-		digest = s.Digest
+func (m *memory) carried(issuer api.Issuer, now time.Time) *attempt {
+	a := m.unsaved
+	if a == nil || a.generation != issuer.GetGeneration() || m.last.over(now) {
+		return nil
 	}
-	if digest == m.unsaved.found || digest == m.unsaved.led {
-		return false
+	if trusted := digests(issuer)[0]; issuer.IssuerSpec().Static() || trusted == a.found || trusted == a.led {
+		return a
 	}
 	m.unsaved, m.document = nil, documentID{}
 	m.last.next, m.last.refused = m.last.started.Add(minAttemptSpacing), true
-	return true
+	return nil
 }
 
-// reachedStatus forgets what only had to be kept until status had it.
-func (m *memory) reachedStatus() {
-	if m.unsaved != nil {
+// reached forgets what only had to be kept until status had it: the attempt that it has
+// now, if there was one, and with it all that was carried along.
+func (m *memory) reached(a *attempt) {
+	if a != nil {
 		m.exposed = nil
 	}
 	m.unsaved = nil

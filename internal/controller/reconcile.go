@@ -160,7 +160,7 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 	if err == nil {
 		// The answer has been dealt with. A users' ConfigMap that cannot be written
 		// must not keep the next one away.
-		m.reachedStatus()
+		m.reached(out.attempt)
 		// Users' ConfigMap follows once the digest in status has moved.
 		if published := r.publishCopy(ctx, issuer, out, m); published != nil {
 			out.published = published.publication
@@ -299,11 +299,10 @@ func (r *Reconciler) removesExpired(issuer api.Issuer) bool {
 // attempt makes the fetch that is due, if one is, and says when the next is. A
 // fetch goes on in the background; its end leads to another reconciliation.
 func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, trusted *keyset.Set) (*attempt, time.Time) {
-	static := issuer.IssuerSpec().Static()
-	if a := m.unsaved; a != nil && a.generation == issuer.GetGeneration() && !m.last.over(r.Clock.Now()) && (static || !m.overtaken(issuer.IssuerStatus().Snapshot)) {
-		return a, m.last.next // made, but its outcome did not reach status
+	if a := m.carried(issuer, r.Clock.Now()); a != nil {
+		return a, m.last.next
 	}
-	if static {
+	if issuer.IssuerSpec().Static() {
 		return r.attemptStatic(issuer, m, trusted), time.Time{}
 	}
 	if m.running != nil && !m.running.ended() {
@@ -336,6 +335,7 @@ func (r *Reconciler) attemptStatic(issuer api.Issuer, m *memory, trusted *keyset
 		return nil
 	}
 	got := r.readStatic(issuer)
+	m.carry(&got.attempt)
 	m.last = &attemptMemory{started: got.started, generation: got.generation}
 	m.unsaved, m.readmit = &got.attempt, false
 	return m.unsaved
@@ -371,10 +371,8 @@ func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory)
 	m.running = nil
 	got := quarantine(f.got, issuer)
 	got.lapsed = m.lapsed(issuer, got.attempt)
+	got.found = digests(issuer)[0]
 	m.carry(&got.attempt)
-	if s := issuer.IssuerStatus().Snapshot; s != nil {
-		got.found = s.Digest
-	}
 	countFetch(issuer, got.reason)
 	m.last = r.remember(issuer, m.last, got)
 	m.discovered, m.gone, m.document = got.discovered, got.gone, got.document

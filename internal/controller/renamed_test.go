@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
@@ -121,17 +120,7 @@ var _ = Describe("A ConfigMap whose new name is taken", func() {
 			s.issuer.Stop()
 			s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{"k1", "k2"} })
 			s.clock.SetTime(s.clock.Now().Add(10 * time.Second))
-			s.writes.take()
-			died := false
-			s.writes.fail = func(i int) error {
-				died = died || i == n
-				if died {
-					return errCrash
-				}
-				return nil
-			}
-			_, _ = s.r.Reconcile(s.ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
-			s.writes.fail = nil
+			died := s.diesAt(n)
 			if !died {
 				Expect(n).To(BeNumerically(">", 3), "there are that many writes")
 				return

@@ -211,7 +211,7 @@ func recordApproval(next *api.IssuerStatus, issuer api.Issuer, out outcome) {
 	if r := next.Rotation; r != nil && r.HandledApproval != value {
 		r.HandledApproval = ""
 	}
-	if out.attempt != nil && out.attempt.lapsed != "" && out.attempt.lapsed == value {
+	if a := out.attempt; a != nil && value != "" && a.lapsed == value {
 		rotationOf(next).HandledApproval = value
 	}
 	if !approved(issuer) || out.trusted == nil {

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 )
 
 // TestASuccessIsRecordedOnce: status holds whole seconds and the manager remembers the
@@ -27,4 +28,21 @@ func TestASuccessIsRecordedOnce(t *testing.T) {
 	recorded := status(success.Truncate(time.Second))
 	g.Expect(worthWriting(recorded, status(success), cacheTTL)).To(BeFalse(), "the success that is recorded")
 	g.Expect(worthWriting(recorded, status(success.Add(time.Second)), cacheTTL)).To(BeTrue(), "a later one, which the record does not cover")
+}
+
+// An answer to a spec that has changed since is dropped, but not what it has exposed; nor
+// by a status that was written meanwhile without it.
+func TestAnExposedKeyIsCarriedUntilStatusHasIt(t *testing.T) {
+	g := NewWithT(t)
+	exposed := keyset.Compromised{KeyID: "k2", Thumbprint: "t2"}
+	m := &memory{unsaved: &attempt{generation: 1}}
+	m.carry(&attempt{generation: 1, compromised: []keyset.Compromised{exposed}}) // and is dropped: the spec has changed
+	m.reached(nil)
+	next := &attempt{generation: 2}
+	m.carry(next)
+	g.Expect(next.compromised).To(ConsistOf(exposed))
+	m.reached(next)
+	last := &attempt{generation: 2}
+	m.carry(last)
+	g.Expect(last.compromised).To(BeEmpty())
 }

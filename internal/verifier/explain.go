@@ -211,15 +211,7 @@ func NewIssuer(object api.Issuer, data map[string]string, now time.Time) *Issuer
 // WindowOf is the time during which a verifier that starts now trusts the keys that the
 // status of the issuer object names.
 func WindowOf(object api.Issuer, now time.Time) snapshot.Window {
-	recorded, spec, nothing := object.IssuerStatus().Snapshot, object.IssuerSpec(), &Issuer{}
-	if recorded == nil {
-		recorded = &api.SnapshotStatus{}
-	}
-	_, success := lastSuccess(object, recorded, nothing, now)
-	return snapshot.Window{
-		LastSuccess: success, Static: keysAreStatic(object, recorded, nothing),
-		CacheTTL: spec.CacheTTLOrDefault(), StaleTTL: spec.StaleTTLOrDefault(),
-	}
+	return new(Issuer).date(object, &Issuer{}, now)
 }
 
 // Reasons are all that a verdict can bear, sorted.

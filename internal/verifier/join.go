@@ -144,18 +144,8 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 	}
 	next.compile(before)
 	status := object.IssuerStatus()
-	recorded := status.Snapshot
-	if recorded == nil {
-		recorded = &api.SnapshotStatus{}
-	}
-	next.recorded, next.success = lastSuccess(object, recorded, before, now)
-	next.keysGeneration = recorded.ObservedGeneration
-	next.static = keysAreStatic(object, recorded, before)
-
-	own := snapshot.Window{
-		LastSuccess: next.success, Static: next.static,
-		CacheTTL: object.IssuerSpec().CacheTTLOrDefault(), StaleTTL: object.IssuerSpec().StaleTTLOrDefault(),
-	}
+	recorded := recordedBy(status)
+	own := next.date(object, before, now)
 	endorsed := next.hold(recorded, data, before, own)
 	next.admit(status, object.IssuerSpec().RevokedKeys, endorsed)
 	next.countKeys(status, before)
@@ -164,6 +154,23 @@ func join(object api.Issuer, data map[string]string, before *Issuer, now time.Ti
 	next.trust = next.trustOf(before)
 	next.settled = endorsed && recorded.PendingDigest == "" && next.held.digest == recorded.Digest
 	return next
+}
+
+// recordedBy is what status says of the published keys.
+func recordedBy(status *api.IssuerStatus) *api.SnapshotStatus {
+	if status.Snapshot == nil {
+		return &api.SnapshotStatus{}
+	}
+	return status.Snapshot
+}
+
+// date notes from when on the keys' time counts, and returns the window that follows.
+func (i *Issuer) date(object api.Issuer, before *Issuer, now time.Time) snapshot.Window {
+	recorded, spec := recordedBy(object.IssuerStatus()), object.IssuerSpec()
+	i.recorded, i.success = lastSuccess(object, recorded, before, now)
+	i.keysGeneration = recorded.ObservedGeneration
+	i.static = keysAreStatic(object, recorded, before)
+	return snapshot.Window{LastSuccess: i.success, Static: i.static, CacheTTL: spec.CacheTTLOrDefault(), StaleTTL: spec.StaleTTLOrDefault()}
 }
 
 // recordFetches notes when the issuer was last asked for its keys, and which it

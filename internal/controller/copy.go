@@ -49,6 +49,11 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 	}
 	w := r.wanted(issuer, key, data)
 	same, err := r.copyIs(ctx, w, m)
+	if err == nil && same { // one of an earlier name may have come to light since
+		var others []client.ObjectKey
+		others, err = r.others(ctx, issuer, key)
+		same = len(others) == 0
+	}
 	if err != nil {
 		return &copied{failedPublication(key, err), err}
 	}

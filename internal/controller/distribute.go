@@ -390,9 +390,13 @@ func (d *Distributor) ensureCopy(ctx context.Context, issuer api.Issuer, w wante
 	if err := d.Copies.Get(ctx, w.key, &meta); client.IgnoreNotFound(err) != nil {
 		return place{}, err
 	}
+	// One of an earlier name may have come to light since: that is removed, too.
+	others, err := d.others(ctx, issuer, w.key)
+	if err != nil {
+		return place{}, err
+	}
 	var version string
-	var err error
-	switch untouched := before.version != "" && meta.ResourceVersion == before.version; {
+	switch untouched := before.version != "" && meta.ResourceVersion == before.version && len(others) == 0; {
 	case len(w.data) == 0 && meta.Name == "":
 		return place{sum: sum}, d.removeOthers(ctx, issuer, w.key)
 	case untouched && before.sum == sum:

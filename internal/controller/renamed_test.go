@@ -211,3 +211,49 @@ var _ = Describe("Copies whose new name is taken in a namespace", func() {
 		Expect(f.events()).To(ContainElement(ContainSubstring("ConfigMap %s and %d more are kept.", ours, len(selected))))
 	})
 })
+
+// unseen does something while the cache does not show the issuer's ConfigMaps yet.
+func (s *scene) unseen(do func()) {
+	GinkgoHelper()
+	seen := s.r.Holders
+	s.r.Holders = func(context.Context, types.UID, ...client.ListOption) ([]metav1.PartialObjectMetadata, error) {
+		return nil, nil
+	}
+	do()
+	s.r.Holders = seen
+}
+
+// So it is for one that has just been made, or that a manager which has lost its lease
+// makes late: it goes by the spec that it knows.
+var _ = Describe("A ConfigMap of an earlier name that comes to light after the new one was made", func() {
+	It("is removed", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.Snapshot = &api.SnapshotSpec{ConfigMapName: "login-keys"} })
+		s.unseen(func() { s.reconcile() })
+		s.reconcile()
+		Expect(server.Get(ctx, s.copyKey(), &corev1.ConfigMap{})).To(Satisfy(apierrors.IsNotFound))
+		s.writes.take()
+		s.reconcile()
+		Expect(s.writes.take()).To(BeEmpty())
+	})
+
+	It("is removed where it is a copy: it went on holding keys that were revoked since", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 1)
+		f.issuer.Publish(key1(), key2())
+		f.after(10 * time.Minute)
+		f.distribute()
+		f.edit(func(spec *api.ClusterTrustedIssuerSpec) {
+			spec.Snapshot = &api.SnapshotSpec{ConfigMapName: "login-keys"}
+		})
+		f.unseen(func() { f.distribute() })
+		f.edit(func(spec *api.ClusterTrustedIssuerSpec) { spec.RevokedKeys = []string{"k2"} })
+		Expect(f.distribute()).To(BeEmpty())
+		Expect(kidsOf(configMap(ctx, client.ObjectKey{Namespace: selected[0], Name: "login-keys"}))).To(Equal([]string{"k1"}))
+		f.expectNone(selected...)
+		f.writes.take()
+		Expect(f.distribute()).To(BeEmpty())
+		Expect(f.writes.take()).To(BeEmpty())
+	})
+})

@@ -110,13 +110,24 @@ func (m *memory) carried(issuer api.Issuer, now time.Time) *attempt {
 	return nil
 }
 
+// expose notes keys in status that an answer has exposed which counts no more. There may
+// be no other attempt: spec may have suspended the issuer since.
+func (m *memory) expose(status *api.IssuerStatus, now time.Time) {
+	for _, k := range m.exposed {
+		addCompromised(status, k, now)
+	}
+}
+
 // reached forgets what only had to be kept until status had it: the attempt that it has
 // now, if there was one, and with it all that was carried along.
-func (m *memory) reached(a *attempt) {
+func (m *memory) reached(a *attempt, status *api.IssuerStatus) {
+	m.unsaved = nil
 	if a != nil {
 		m.exposed = nil
 	}
-	m.unsaved = nil
+	m.exposed = slices.DeleteFunc(slices.Clone(m.exposed), func(k keyset.Compromised) bool {
+		return slices.ContainsFunc(status.CompromisedKeys, func(c api.CompromisedKey) bool { return c.Thumbprint == k.Thumbprint })
+	})
 }
 
 // lapsed is the approval that ends with this answer: its set was neither in this one nor

@@ -160,7 +160,7 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 	if err == nil {
 		// The answer has been dealt with. A users' ConfigMap that cannot be written
 		// must not keep the next one away.
-		m.reached(out.attempt)
+		m.reached(out.attempt, issuer.IssuerStatus())
 		// Users' ConfigMap follows once the digest in status has moved.
 		if published := r.publishCopy(ctx, issuer, out, m); published != nil {
 			out.published = published.publication
@@ -222,6 +222,9 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	}
 	readmit := m.readmit
 	out.attempt, out.nextRefresh = r.attempt(ctx, issuer, m, trusted)
+	if out.attempt == nil {
+		m.expose(issuer.IssuerStatus(), r.Clock.Now())
+	}
 
 	success := m.capped(r.Clock.Now())
 	if !issuer.IssuerSpec().Static() && staticKeys(issuer.IssuerStatus().Snapshot) {

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -227,6 +229,29 @@ var _ = Describe("A fetch that takes its time", func() {
 		s.clock.SetTime(s.clock.Now().Add(5 * time.Second))
 		Eventually(func() string { s.reconcile(); return s.status().Snapshot.Digest }).ShouldNot(BeEmpty())
 		Expect(s.kids()).To(Equal([]string{"k2"}))
+	})
+
+	It("counts for the keys that it exposes, though spec has suspended the issuer meanwhile", func() {
+		s.issuer.Publish(key1(), key2())
+		ends()
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+		g.open = make(chan struct{})
+		s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(key2().PrivateJWK()))))
+		s.after(8 * time.Minute)
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.Suspend = ptr.To(true) })
+		s.reconcile()
+		ends()
+		s.events()
+		s.reconcile()
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		Expect(s.status().CompromisedKeys).To(ConsistOf(HaveField("KeyID", "k2")))
+		Expect(s.events()).To(ContainElement(HavePrefix("Warning PrivateKeyExposed")))
+
+		s.annotate(api.AnnotationClearCompromised, s.status().CompromisedKeys[0].Thumbprint)
+		s.reconcile()
+		s.reconcile()
+		Expect(s.status().CompromisedKeys).To(BeEmpty())
 	})
 
 	It("does not pass for metadata that name another host when spec did", func() {

@@ -37,11 +37,11 @@ func TestAnExposedKeyIsCarriedUntilStatusHasIt(t *testing.T) {
 	exposed := keyset.Compromised{KeyID: "k2", Thumbprint: "t2"}
 	m := &memory{unsaved: &attempt{generation: 1}}
 	m.carry(&attempt{generation: 1, compromised: []keyset.Compromised{exposed}}) // and is dropped: the spec has changed
-	m.reached(nil)
+	m.reached(nil, &api.IssuerStatus{})
 	next := &attempt{generation: 2}
 	m.carry(next)
 	g.Expect(next.compromised).To(ConsistOf(exposed))
-	m.reached(next)
+	m.reached(next, &api.IssuerStatus{})
 	last := &attempt{generation: 2}
 	m.carry(last)
 	g.Expect(last.compromised).To(BeEmpty())

@@ -386,3 +386,32 @@ var _ = Describe("An object that was made again", func() {
 		Expect(configMap(ctx, s.copyKey())).To(Equal(want))
 	})
 })
+
+var _ = Describe("A ClusterTrustedIssuer whose only key is revoked while the issuer is down", func() {
+	It("says so, whichever write meets a conflict", func(ctx context.Context) {
+		for n, met := 1, true; met; n++ {
+			f, _ := newFleet(ctx, 0)
+			f.issuer.Stop()
+			f.events()
+			rotations := series("jwks_trust_issuer_rotations_total", f.key)[0]
+			f.edit(func(spec *api.ClusterTrustedIssuerSpec) { spec.RevokedKeys = []string{"k1"} })
+			f.writes.take()
+			met = false
+			f.writes.fail = func(i int) error {
+				if i != n || met {
+					return nil
+				}
+				met = true
+				return apierrors.NewConflict(corev1.Resource("any"), "any", errors.New("changed meanwhile"))
+			}
+			f.after(time.Minute)
+			f.reconcile()
+			which := fmt.Sprintf("write %d", n)
+			Expect(f.status()).To(And(isNotReady(api.ReasonAllKeysRevoked), condition(api.ConditionSnapshotPublished, metav1.ConditionFalse, api.ReasonAllKeysRevoked)), which)
+			Expect(f.authoritative().Data).To(BeEmpty(), which)
+			Expect(f.events()).To(ConsistOf(
+				ContainSubstring(api.ReasonKeysRotated), ContainSubstring(api.ReasonAllKeysRevoked), ContainSubstring(api.ReasonConnectionFailed)), which)
+			Expect(series("jwks_trust_issuer_rotations_total", f.key)).To(Equal([]float64{rotations + 1}), which)
+		}
+	})
+})

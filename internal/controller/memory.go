@@ -67,17 +67,18 @@ type memory struct {
 		wrong      string
 	}
 	// saved is the status that the API server holds, during a reconciliation, and
-	// told the one that events have spoken of, while an attempt is unsaved.
+	// told the one that events have spoken of, while an attempt is unsaved or they have not
+	// spoken of the one that is saved.
 	saved, told *api.IssuerStatus
 }
 
 // rest ends a reconciliation: what the next one reads anew is not kept until then,
 // since there are many issuers.
 func (m *memory) rest() {
-	m.saved = nil
-	if m.unsaved == nil {
+	if m.unsaved == nil && m.told == m.saved {
 		m.told = nil
 	}
+	m.saved = nil
 }
 
 // carry adds to an attempt's compromised keys those of attempts before it that never

@@ -100,6 +100,7 @@ func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, wan
 	switch {
 	case s == nil || s.Digest == "" && s.PendingDigest == "":
 	case out.withdrawn:
+		out.published = withdrawnPublication(issuer, out.attempt, r.userKey(issuer)) // nothing may be left to say it later
 		return live, r.saveStatus(ctx, issuer, nextStatus(issuer, out, r.Clock.Now()), m)
 	case s.PendingDigest == "" || trusted == nil:
 	case trusted.Digest() == s.PendingDigest:

@@ -147,7 +147,7 @@ func outdated(err error) bool { return apierrors.IsConflict(err) || apierrors.Is
 func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory) (outcome, error) {
 	defer m.rest()
 	m.saved = issuer.IssuerStatus().DeepCopy()
-	if m.unsaved == nil { // else an event may not have been sent yet
+	if m.told == nil { // else an event may not have been sent yet
 		m.told = m.saved
 	}
 	if applyClear(issuer) {
@@ -178,18 +178,21 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m *memory) error {
 	next := nextStatus(issuer, out, r.Clock.Now())
 	measure(issuer, next, out.distributed)
-	if !worthWriting(m.saved, next, issuer.IssuerSpec().CacheTTLOrDefault()) {
+	switch {
+	case worthWriting(m.saved, next, issuer.IssuerSpec().CacheTTLOrDefault()):
+		if err := r.saveStatus(ctx, issuer, next, m); err != nil {
+			return err
+		}
+	case m.told == m.saved:
 		return nil
-	}
-	if err := r.saveStatus(ctx, issuer, next, m); err != nil {
-		return err
+	default: // it was written before the ConfigMaps were
 	}
 	for _, e := range eventsFor(m.told, next, out.attempt) {
 		r.send(issuer, e)
 		countSuspect(issuer, e)
 	}
 	countRotation(issuer, m.told, next)
-	m.told = next
+	m.told = m.saved
 	return nil
 }
 

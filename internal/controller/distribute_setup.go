@@ -72,7 +72,7 @@ func (d *Distributor) onIssuer() handler.TypedEventHandler[client.Object, target
 			if !ok1 || !ok2 {
 				return
 			}
-			edited := before.GetGeneration() != now.GetGeneration()
+			edited := before.GetGeneration() != now.GetGeneration() || madeAgain(before, now)
 			published := digests(before) != digests(now) && !pending(now)
 			// Copies of an earlier object may hold a key that was exposed before anything is trusted.
 			exposed := len(before.IssuerStatus().CompromisedKeys) < len(now.IssuerStatus().CompromisedKeys) && digests(now) == [2]string{}
@@ -82,6 +82,10 @@ func (d *Distributor) onIssuer() handler.TypedEventHandler[client.Object, target
 		},
 	}
 }
+
+// madeAgain reports that an object was deleted and another one made of its name. A watch
+// that was broken meanwhile shows that as a change.
+func madeAgain(before, now client.Object) bool { return before.GetUID() != now.GetUID() }
 
 // digests are those of the set that is trusted and of the one that is pending.
 func digests(issuer api.Issuer) [2]string {
@@ -145,7 +149,7 @@ func (d *Distributor) onNamespace() handler.TypedEventHandler[*metav1.PartialObj
 		},
 		UpdateFunc: func(ctx context.Context, e ctrlevent.TypedUpdateEvent[*metav1.PartialObjectMetadata], q targets) {
 			terminates := e.ObjectOld.DeletionTimestamp.IsZero() != e.ObjectNew.DeletionTimestamp.IsZero()
-			if terminates || !maps.Equal(e.ObjectOld.Labels, e.ObjectNew.Labels) {
+			if terminates || madeAgain(e.ObjectOld, e.ObjectNew) || !maps.Equal(e.ObjectOld.Labels, e.ObjectNew.Labels) {
 				d.addNamespace(ctx, q, e.ObjectNew.Name, e.ObjectOld.Labels, e.ObjectNew.Labels)
 			}
 		},

@@ -111,6 +111,20 @@ func (f *fleet) distribute() (failed []string) {
 	return failed
 }
 
+// looks looks at the copies that an event has brought into the queue.
+func (f *fleet) looks(event func(queue targets)) {
+	GinkgoHelper()
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[target]())
+	defer queue.ShutDown()
+	event(queue)
+	for queue.Len() > 0 {
+		t, _ := queue.Get()
+		_, err := f.d.Reconcile(f.ctx, t)
+		Expect(err).NotTo(HaveOccurred())
+		queue.Done(t)
+	}
+}
+
 func (f *fleet) copyIn(namespace string) client.ObjectKey {
 	return client.ObjectKey{Namespace: namespace, Name: f.key.Name + "-jwks"}
 }
@@ -214,15 +228,40 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		Expect(err).NotTo(HaveOccurred())
 		f.expectNone(selected[0])
 		f.reconcile() // brings the authoritative one back
-		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[target]())
-		defer queue.ShutDown()
-		f.d.onAuthoritative().Create(ctx, ctrlevent.TypedCreateEvent[client.Object]{Object: f.authoritative()}, queue)
-		for queue.Len() > 0 {
-			t, _ := queue.Get()
-			_, err := f.d.Reconcile(ctx, t)
-			Expect(err).NotTo(HaveOccurred())
-			queue.Done(t)
-		}
+		f.looks(func(queue targets) {
+			f.d.onAuthoritative().Create(ctx, ctrlevent.TypedCreateEvent[client.Object]{Object: f.authoritative()}, queue)
+		})
+		f.expectCopies(selected...)
+	})
+
+	It("is not taken for the one before it, of the same keys, where no watch has shown that it was made again", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 1)
+		before := f.get()
+		f.distribute()
+		Expect(server.Delete(ctx, f.get())).To(Succeed())
+		f.reconcile()
+		again := &api.ClusterTrustedIssuer{ObjectMeta: metav1.ObjectMeta{Name: f.key.Name}, Spec: before.Spec}
+		Expect(server.Create(ctx, again)).To(Succeed())
+		f.after(10 * time.Second)
+		Expect(digests(f.get())).To(Equal(digests(before)), "nothing but the UID is another")
+		f.looks(func(queue targets) {
+			f.d.Handlers().Issuer.Update(ctx, ctrlevent.TypedUpdateEvent[client.Object]{ObjectOld: before, ObjectNew: f.get()}, queue)
+		})
+		f.expectCopies(selected...)
+	})
+
+	It("has a copy in a namespace again that was made again, where no watch has shown that", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 1)
+		f.distribute()
+		Expect(server.Delete(ctx, configMap(ctx, f.copyIn(selected[0])))).To(Succeed(), "it went with the namespace")
+		now := &metav1.PartialObjectMetadata{}
+		now.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+		Expect(server.Get(ctx, client.ObjectKey{Name: selected[0]}, now)).To(Succeed())
+		before := now.DeepCopy()
+		before.UID = "another"
+		f.looks(func(queue targets) {
+			f.d.Handlers().Namespace.Update(ctx, ctrlevent.TypedUpdateEvent[*metav1.PartialObjectMetadata]{ObjectOld: before, ObjectNew: now}, queue)
+		})
 		f.expectCopies(selected...)
 	})
 

@@ -250,7 +250,7 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 		// Nothing is trusted. What a crash has left of keys that were withdrawn goes.
 		if out.withdrawn, err = r.withdrawnLeftover(ctx, issuer, content, out.attempt); err != nil || !out.withdrawn {
 			if s := issuer.IssuerStatus().Snapshot; err == nil && s != nil && s.Digest != "" && m.running == nil {
-				out.published = &publication{reason: api.ReasonKeysLost, message: keysLost}
+				out.published = r.lost(issuer)
 			}
 			return out, err
 		}
@@ -274,6 +274,15 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 		out.published = publicationOf(out, r.userKey(issuer))
 	}
 	return out, nil
+}
+
+// lost says why the trusted keys are nowhere: they were taken out of the only ConfigMap
+// that held them, or it is gone.
+func (r *Reconciler) lost(issuer api.Issuer) *publication {
+	if issuer.GetNamespace() == "" && r.removesExpired(issuer) {
+		return publicationOf(outcome{expired: true}, r.userKey(issuer))
+	}
+	return &publication{reason: api.ReasonKeysLost, message: keysLost}
 }
 
 const keysLost = "The ConfigMaps that held the trusted keys are gone, and with them the keys. They come back when the issuer answers; the condition Fetched says why it does not."

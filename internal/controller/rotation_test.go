@@ -526,6 +526,29 @@ var _ = Describe("Expired keys", func() {
 	})
 })
 
+var _ = Describe("Expired keys of a ClusterTrustedIssuer", func() {
+	It("are not called lost by a manager that starts after they were taken out", func(ctx context.Context) {
+		f, _ := newFleet(ctx, 1, func(spec *api.ClusterTrustedIssuerSpec) {
+			spec.StaleTTL = &metav1.Duration{}
+			spec.Snapshot = &api.SnapshotSpec{ExpiredPolicy: api.ExpiredRemove}
+		})
+		f.issuer.Stop()
+		f.after(10 * time.Minute)
+		f.restart()
+		f.after(time.Second)
+		Expect(f.authoritative().Data).To(BeEmpty())
+		Expect(f.status()).To(isNotReady(api.ReasonExpiredKeysRemoved))
+		Expect(f.events()).To(BeEmpty(), "nothing is new")
+
+		f.edit(func(spec *api.ClusterTrustedIssuerSpec) { spec.Snapshot = nil })
+		f.after(time.Minute)
+		Expect(f.status()).To(isNotReady(api.ReasonKeysLost), "spec would have them there")
+		Expect(f.issuer.Restart()).To(Succeed())
+		f.after(10 * time.Minute)
+		Expect(f.status()).To(isReady(api.ReasonFresh))
+	})
+})
+
 // verifierReports the use of a key, as the verifier does.
 func (s *scene) verifierReports(kid string, used time.Time, early *time.Time) {
 	GinkgoHelper()

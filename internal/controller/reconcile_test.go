@@ -559,6 +559,32 @@ var _ = Describe("A key that spec revokes", func() {
 	}
 })
 
+var _ = Describe("Keys that were taken out, and may come back", func() {
+	It("are no longer called revoked, or compromised, while the issuer is down", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		s.issuer.Stop()
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{"k1"} })
+		s.after(time.Minute)
+		Expect(s.status()).To(isNotReady(api.ReasonAllKeysRevoked))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = nil })
+		s.after(time.Minute)
+		Expect(s.status()).To(And(isNotReady(api.ReasonConnectionFailed), condition(api.ConditionSnapshotPublished, metav1.ConditionUnknown, api.ReasonPending)))
+
+		Expect(s.issuer.Restart()).To(Succeed())
+		s.after(10 * time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s]}`, jsonOf(key1().PrivateJWK()))))
+		s.after(10 * time.Minute)
+		Expect(s.status()).To(condition(api.ConditionSnapshotPublished, metav1.ConditionFalse, api.ReasonPrivateKeyExposed))
+		s.issuer.Stop()
+		s.annotate(api.AnnotationClearCompromised, s.status().CompromisedKeys[0].Thumbprint)
+		s.after(time.Minute)
+		Expect(s.status()).To(isNotReady(api.ReasonConnectionFailed))
+	})
+})
+
 var _ = Describe("A ConfigMap of ours", func() {
 	var s *scene
 	BeforeEach(func(ctx context.Context) {

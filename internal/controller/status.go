@@ -416,7 +416,7 @@ func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now t
 		})
 	}
 	setFetched(next, issuer.IssuerSpec(), out, set)
-	setPublished(next, out, set)
+	setPublished(next, issuer.IssuerSpec(), out, set)
 
 	state := windowOf(issuer, next.Snapshot).State(now)
 	if next.Snapshot.Digest == "" {
@@ -447,7 +447,7 @@ func setFetched(next *api.IssuerStatus, spec *api.IssuerSpec, out outcome, set s
 	}
 }
 
-func setPublished(next *api.IssuerStatus, out outcome, set setCondition) {
+func setPublished(next *api.IssuerStatus, spec *api.IssuerSpec, out outcome, set setCondition) {
 	before := findCondition(next, api.ConditionSnapshotPublished)
 	answered := out.attempt != nil && out.attempt.succeeded
 	switch p := out.published; {
@@ -455,9 +455,21 @@ func setPublished(next *api.IssuerStatus, out outcome, set setCondition) {
 		// What is published are the keys from before the ones that are too many.
 	case p != nil:
 		set(api.ConditionSnapshotPublished, conditionStatus(p.succeeded), p.reason, p.message)
-	case before == nil || next.Snapshot.Digest == "" && before.Status == metav1.ConditionTrue:
+	case before == nil || next.Snapshot.Digest == "" && (before.Status == metav1.ConditionTrue || readmits(next, spec, before.Reason)):
 		set(api.ConditionSnapshotPublished, metav1.ConditionUnknown, api.ReasonPending, "There are no keys to publish yet.")
 	}
+}
+
+// readmits reports that what the keys were taken out for is no more: none is revoked, or
+// compromised. They come back with the next answer.
+func readmits(next *api.IssuerStatus, spec *api.IssuerSpec, reason string) bool {
+	switch reason {
+	case api.ReasonAllKeysRevoked:
+		return len(spec.RevokedKeys) == 0
+	case api.ReasonPrivateKeyExposed:
+		return len(next.CompromisedKeys) == 0
+	}
+	return false
 }
 
 // setFreshness sets Stale and Expired from the state of the window.

@@ -9,9 +9,12 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
 
@@ -113,5 +116,39 @@ var _ = Describe("A manager that has lost its lease, and does not know yet,", fu
 		next.reconcile()
 		isGone(ctx, at)
 		Expect(next.kids()).To(Equal([]string{"k1"}))
+	})
+})
+
+// seesOnly has the scene's manager, a new one, read the object as it was then.
+func (s *scene) seesOnly(then *api.TrustedIssuer) {
+	GinkgoHelper()
+	s.restart()
+	current, ok := s.r.Client.(client.WithWatch)
+	Expect(ok).To(BeTrue())
+	s.r.Client = interceptor.NewClient(current, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			if ti, ok := o.(*api.TrustedIssuer); ok {
+				then.DeepCopyInto(ti)
+				return nil
+			}
+			return c.Get(ctx, key, o, opts...)
+		},
+	})
+}
+
+var _ = Describe("A manager that sees the past", func() {
+	It("does not take the next object's keys for what an earlier one left behind, of another issuer", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create(func(spec *api.IssuerSpec) { spec.Suspend = ptr.To(true) })
+		s.reconcile()
+		then := s.get()
+		Expect(server.Delete(ctx, s.get())).To(Succeed())
+		s.reconcile()
+		s.create(func(spec *api.IssuerSpec) { spec.Issuer = "https://another.example.com" })
+		s.reconcile()
+		want := configMap(ctx, s.copyKey())
+		s.seesOnly(then)
+		_, _ = s.r.Reconcile(ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
+		Expect(configMap(ctx, s.copyKey())).To(Equal(want))
 	})
 })

@@ -46,6 +46,9 @@ func (r *Reconciler) clearLeftover(ctx context.Context, issuer api.Issuer, key c
 		return err
 	}
 	if of := snapshot.IssuerOf(cm.Data); of != "" && of != issuer.IssuerSpec().Issuer {
+		if err := r.confirm(ctx, issuer); err != nil { // or it is the next object's
+			return err
+		}
 		return r.remove(ctx, cm)
 	}
 	set, _, err := snapshot.Decode(cm.Data)

@@ -103,9 +103,16 @@ func (r *Reconciler) others(ctx context.Context, issuer api.Issuer, key client.O
 	return out, nil
 }
 
-// removeOthers removes them.
+// removeOthers removes them, unless one of them may be the one that spec names by now.
 func (r *Reconciler) removeOthers(ctx context.Context, issuer api.Issuer, key client.ObjectKey) error {
 	others, err := r.others(ctx, issuer, key)
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	now, err := r.live(ctx, issuer)
+	if err == nil && now.GetGeneration() != issuer.GetGeneration() {
+		err = superseded(issuer)
+	}
 	if err != nil {
 		return err
 	}

@@ -151,4 +151,18 @@ var _ = Describe("A manager that sees the past", func() {
 		_, _ = s.r.Reconcile(ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
 		Expect(configMap(ctx, s.copyKey())).To(Equal(want))
 	})
+
+	It("does not remove the ConfigMap of whose name it has not heard", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.create()
+		s.reconcile()
+		then := s.get()
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.Snapshot = &api.SnapshotSpec{ConfigMapName: "login-keys"} })
+		s.after(10 * time.Second)
+		renamed := client.ObjectKey{Namespace: s.key.Namespace, Name: "login-keys"}
+		want := configMap(ctx, renamed)
+		s.seesOnly(then)
+		_, _ = s.r.Reconcile(ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
+		Expect(configMap(ctx, renamed)).To(Equal(want))
+	})
 })

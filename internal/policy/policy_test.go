@@ -175,6 +175,7 @@ func TestCompileNamesTheField(t *testing.T) {
 		"spec.kubernetesAuthentication.userValidationRules[0].expression":           {api.VerificationSpec{}, user(api.ClaimMappings{}, api.UserValidationRule{Expression: "claims.sub == ''"}), "undeclared reference"},
 		"spec.kubernetesAuthentication.claimMappings.username.expression, an email": {api.VerificationSpec{}, user(api.ClaimMappings{Username: expression("claims.email")}), "email_verified"},
 		"spec.kubernetesAuthentication.claimMappings.username.expression, indexed":  {api.VerificationSpec{}, user(api.ClaimMappings{Username: expression("claims['email']")}), "email_verified"},
+		"spec.kubernetesAuthentication.claimMappings.username.expression, optional": {api.VerificationSpec{}, user(api.ClaimMappings{Username: expression("claims.?email.orValue(claims.sub)")}), "email_verified"},
 	} {
 		t.Run(field, func(t *testing.T) {
 			g := NewWithT(t)
@@ -190,6 +191,8 @@ func TestCompileNamesTheField(t *testing.T) {
 	compile(g, nil, user(api.ClaimMappings{Username: expression("claims.email_verified ? claims.email : claims.sub")}))
 	verified := rules(api.ClaimValidationRule{Expression: "claims.email_verified == true"})
 	compile(g, &verified, user(api.ClaimMappings{Username: expression("claims.email")}))
+	ifThere := rules(api.ClaimValidationRule{Expression: "claims.?email_verified.orValue(true) == true"})
+	compile(g, &ifThere, user(api.ClaimMappings{Username: expression("claims.email")}))
 }
 
 // Compiling takes time, which news of other issuer objects wait for: what one of them

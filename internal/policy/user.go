@@ -4,9 +4,10 @@ package policy
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 
 	celast "github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/operators"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
@@ -101,7 +102,8 @@ func (m *userMapping) checkEmail(field string, claimRules []*expression) error {
 		"claimMappings.extra, or in one of verification.claimValidationRules: anybody can claim an address that is not verified"}
 }
 
-// uses reports whether an expression reads claims.<name> or claims["<name>"].
+// uses reports whether an expression reads claims.<name> or claims["<name>"], or either of
+// them as an optional value: claims.?<name>.
 func (e *expression) uses(name string) bool {
 	found := false
 	celast.PostOrderVisit(e.ast.NativeRep().Expr(), celast.NewExprVisitor(func(x celast.Expr) {
@@ -110,12 +112,15 @@ func (e *expression) uses(name string) bool {
 			found = found || isClaims(x.AsSelect().Operand()) && x.AsSelect().FieldName() == name
 		case celast.CallKind:
 			args := x.AsCall().Args()
-			found = found || strings.HasPrefix(x.AsCall().FunctionName(), "_[") && len(args) == 2 && isClaims(args[0]) &&
+			found = found || slices.Contains(readers, x.AsCall().FunctionName()) && len(args) == 2 && isClaims(args[0]) &&
 				args[1].Kind() == celast.LiteralKind && args[1].AsLiteral().Equal(types.String(name)) == types.True
 		}
 	}))
 	return found
 }
+
+// readers are the operators that read a member which is named by an operand.
+var readers = []string{operators.Index, operators.OptIndex, operators.OptSelect}
 
 func isClaims(x celast.Expr) bool {
 	return x.Kind() == celast.IdentKind && x.AsIdent() == claimsVariable

@@ -21,6 +21,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+
+	"golang.org/x/net/idna"
 )
 
 // MaxBody is the largest document, after decompression, in bytes.
@@ -156,18 +159,22 @@ func (f *Fetcher) fetch(ctx context.Context, r Request) (*Document, error) {
 // checkURL refuses what must not be asked for.
 func checkURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fail(InvalidURL, "spec.jwksURI is not a URL; give an absolute https URL.")
+	}
+	name, ok := asciiName(u)
+	switch {
+	case !ok:
+		return nil, fail(InvalidURL, "spec.jwksURI has a host that cannot be a name in the DNS; correct it.")
 	case u.Scheme != "https":
 		return nil, fail(InvalidURL, "spec.jwksURI must be an https URL: keys that travel without TLS cannot be trusted.")
 	case u.User != nil:
 		return nil, fail(InvalidURL, "spec.jwksURI must not carry user information; remove what stands before the @.")
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return nil, fail(InvalidURL, "spec.jwksURI must not have a fragment; remove the # and what follows.")
-	case u.Hostname() == "" || strings.Contains(u.Hostname(), "%"):
+	case name == "" || strings.Contains(name, "%"):
 		return nil, fail(InvalidURL, "spec.jwksURI must name a host; put it after https://.")
-	case endsInNumber(u.Hostname()) && !isAddress(u.Hostname()):
+	case endsInNumber(name) && !isAddress(name):
 		return nil, fail(InvalidURL, "spec.jwksURI has a host that is a number; give a name, or an IPv4 address as four dotted decimal numbers.")
 	}
 	if port := u.Port(); port != "" {
@@ -175,7 +182,22 @@ func checkURL(raw string) (*url.URL, error) {
 			return nil, fail(InvalidURL, "spec.jwksURI has a port that does not exist; give one from 1 to 65535, or none.")
 		}
 	}
+	if name != u.Hostname() { // which has no brackets then
+		u.Host = name + strings.TrimPrefix(u.Host, u.Hostname())
+	}
 	return u, nil
+}
+
+// asciiName is the host of a URL as it is looked up (RFC 5891): what is judged and counted
+// must be what net/http makes of it, and that makes digits of wide digits, and full
+// stops of wide ones. ok is false for what can be no name.
+func asciiName(u *url.URL) (name string, ok bool) {
+	name = u.Hostname()
+	if !strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return name, true
+	}
+	name, err := idna.Lookup.ToASCII(name)
+	return name, err == nil
 }
 
 // endsInNumber reports a host that can be no name, only an IPv4 address in one of its
@@ -238,7 +260,9 @@ func sameHost(a, b *url.URL) bool {
 		}
 		return "443"
 	}
-	return strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+	from, ok := asciiName(a)
+	to, fine := asciiName(b)
+	return ok && fine && strings.EqualFold(from, to) && port(a) == port(b)
 }
 
 // transport is the one for these roots: connections made under some roots are

@@ -402,6 +402,9 @@ func TestURLs(t *testing.T) {
 		"a short address":  {"https://127.1/", "dotted"},
 		"octal":            {"https://0251.0376.0251.0376/", "dotted"},
 		"a hex part":       {"https://127.0x1./", "dotted"},
+		"wide digits":      {"https://１２７.１/", "dotted"}, // net/http makes those of ASCII of them
+		"a wide full stop": {"https://127。1/", "dotted"},
+		"a name of none":   {"https://ö_.example/", "name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := fetch(t, Request{URL: tc.url})

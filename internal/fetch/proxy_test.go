@@ -73,6 +73,7 @@ func TestThePolicyHoldsBeforeAProxy(t *testing.T) {
 	}{
 		"THREATS 29: metadata":              {"169.254.169.254", nil, EgressBlocked},
 		"THREATS 30: a name that mixes":     {"issuer.example.com", &resolver{answers: [][]string{{"127.0.0.1", "10.0.0.1"}}}, EgressBlocked},
+		"wide digits":                       {"１２７.１", &resolver{err: &net.DNSError{Err: "no such host", IsNotFound: true}}, InvalidURL},
 		"a DNS server that is out of order": {"issuer.example.com", &resolver{err: &net.DNSError{Err: "server misbehaving", IsTemporary: true}}, DNSLookupFailed},
 	} {
 		_, err := newFetcher(t, Options{Proxy: proxy, Resolver: tc.resolver}).Fetch(context.Background(), Request{URL: "https://" + tc.host})

@@ -440,7 +440,8 @@ func hostOf(rawURL string) string {
 	if err != nil {
 		return ""
 	}
-	name := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	name, _ := asciiName(u) // what can be no name is never asked
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
 	if address, err := netip.ParseAddr(name); err == nil {
 		name = address.Unmap().String()
 		if address.Unmap().IsLoopback() {

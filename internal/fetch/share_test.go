@@ -298,17 +298,17 @@ func TestAHostThatHangsHoldsNobodyElse(t *testing.T) {
 }
 
 // TestNoPortIsAWayAroundTheLimitsOfAHost: requests and look-ups were counted by host and
-// port.
+// port. Nor is a spelling: wide letters were another host.
 func TestNoPortIsAWayAroundTheLimitsOfAHost(t *testing.T) {
 	shared(t, func(t *testing.T, s *Shared, o *origin, _ *int) {
 		o.serve(func(Request) (*Document, error) {
 			pass(10 * time.Second)
 			return nil, fail(Timeout, "hung")
 		})
-		names := []string{"hung.example.com", "HUNG.example.com.", "[2001:db8::1]", "[2001:DB8:0::1]"}
+		names := []string{"hung.example.com", "HUNG.example.com.", "ｈung.example。com", "[2001:db8::1]", "[2001:DB8:0::1]"}
 		allowed := 0
 		for n := range 1000 {
-			place := fmt.Sprintf("https://%s:%d/", names[n%2], 1000+n)
+			place := fmt.Sprintf("https://%s:%d/", names[n%3], 1000+n)
 			if s.MayLookUp(place) {
 				allowed++
 			}
@@ -318,7 +318,7 @@ func TestNoPortIsAWayAroundTheLimitsOfAHost(t *testing.T) {
 		expect(t, "requests to one name", o.asked(), perHost)
 		expect(t, "look-ups at one name", allowed, lookUpBurstPerHost)
 		for n := range 1000 {
-			go s.Get(t.Context(), Want{Request: Request{URL: fmt.Sprintf("https://%s:%d/", names[2+n%2], 1000+n)}})
+			go s.Get(t.Context(), Want{Request: Request{URL: fmt.Sprintf("https://%s:%d/", names[3+n%2], 1000+n)}})
 		}
 		synctest.Wait()
 		expect(t, "requests to one address besides", o.asked(), 2*perHost)

@@ -136,7 +136,8 @@ func claimsValue(claims jose.Object) traits.Mapper {
 
 // unescaped lets a path reach members whose names are no identifiers: a.b__dot__c
 // is the member "b.c" of a, as in other expressions of Kubernetes. The map of the
-// claims itself does so already.
+// claims itself does so already. It does what the API server does, and no more, or a
+// rule would mean something else here: neither "in" nor loops know of escapes.
 func unescaped(v ref.Val) ref.Val {
 	switch v := v.(type) {
 	case traits.Mapper:
@@ -149,52 +150,22 @@ func unescaped(v ref.Val) ref.Val {
 
 type unescapedMap struct{ traits.Mapper }
 
-// Find implements traits.Mapper.
+// Find implements traits.Mapper. A name that is no escaped one is meant as it is:
+// not to find a member is to let pass who must not have it.
 func (m unescapedMap) Find(key ref.Val) (ref.Val, bool) {
-	name, isText := key.(types.String)
-	if !isText {
-		return m.Mapper.Find(key)
+	if name, isText := key.(types.String); isText {
+		if plain, ok := apiservercel.Unescape(string(name)); ok {
+			key = types.String(plain)
+		}
 	}
-	plain, ok := apiservercel.Unescape(string(name))
-	if !ok {
-		return nil, false
-	}
-	v, found := m.Mapper.Find(types.String(plain))
-	if !found {
-		return v, false
-	}
-	return unescaped(v), true
-}
-
-// Get implements traits.Indexer.
-func (m unescapedMap) Get(key ref.Val) ref.Val {
-	if v, found := m.Find(key); found {
-		return v
-	}
-	return types.NewErr("no such key: %v", key)
-}
-
-// Contains implements traits.Container.
-func (m unescapedMap) Contains(key ref.Val) ref.Val {
-	v, found := m.Find(key)
-	if v != nil && types.IsUnknownOrError(v) {
-		return v
-	}
-	return types.Bool(found)
+	v, found := m.Mapper.Find(key)
+	return unescaped(v), found
 }
 
 type unescapedList struct{ traits.Lister }
 
 // Get implements traits.Indexer.
 func (l unescapedList) Get(index ref.Val) ref.Val { return unescaped(l.Lister.Get(index)) }
-
-// Iterator implements traits.Iterable.
-func (l unescapedList) Iterator() traits.Iterator { return unescapedIterator{l.Lister.Iterator()} }
-
-type unescapedIterator struct{ traits.Iterator }
-
-// Next implements traits.Iterator.
-func (i unescapedIterator) Next() ref.Val { return unescaped(i.Iterator.Next()) }
 
 // value is where a value comes from: a claim, or an expression.
 type value struct {

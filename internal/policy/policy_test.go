@@ -17,7 +17,7 @@ import (
 const payload = `{
 	"iss": "https://issuer.example.com/", "sub": "alice", "jti": "7b0c", "email": "alice@example.com", "email_verified": true,
 	"tenant": "blue", "level": 3, "admin": false, "groups": ["developers", "", "on-call"], "role": "editor",
-	"realm": {"roles": ["a", "b"], "org.unit": "x"}, "https://example.com/roles": ["r1"], "nothing": null, "odd": "a\tb", "commas": ["a,b", "c"]
+	"realm": {"roles": ["a", "b"], "org.unit": "x"}, "flags": {"a__b__c": true, "d__dot__e": true}, "units": [{"a__b__c": 1, "org.unit": "x"}], "https://example.com/roles": ["r1"], "nothing": null, "odd": "a\tb", "commas": ["a,b", "c"]
 }`
 
 func claims(g Gomega, text string) jose.Object {
@@ -112,6 +112,14 @@ func TestExpressionRules(t *testing.T) {
 		`has(claims.realm.org__dot__unit)`:                                      true,
 		`claims.realm["org.unit"] == "x"`:                                       true,
 		`has(claims.realm.nowhere)`:                                             false,
+		`has(claims.flags.a__b__c) && claims.flags["a__b__c"] == true`:          true, // no escape: that is its name
+		`claims.flags.?a__b__c.orValue(false) == true`:                          true,
+		`"a__b__c" in claims.flags && "d__dot__e" in claims.flags`:              true, // a name in quotes has none
+		`has(claims.flags.d__dot__e)`:                                           false,
+		`"org__dot__unit" in claims.realm`:                                      false,
+		`claims.units[0].org__dot__unit == "x"`:                                 true,
+		`dyn(claims.units).exists(u, has(u.a__b__c))`:                           true,
+		`dyn(claims.units).exists(u, has(u.org__dot__unit))`:                    false, // as in the API server
 		`claims.email.split("@")[1] == "example.com"`:                           true,
 		`claims.tenant.matches("^b")`:                                           true,
 		`claims.level.contains("x")`:                                            false, // no such function for a number

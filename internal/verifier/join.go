@@ -123,16 +123,6 @@ func (i *Issuer) allows(a jose.Algorithm) bool {
 	return len(i.algorithms) == 0 || slices.Contains(i.algorithms, api.Algorithm(a))
 }
 
-// revokes reports whether the key that a token claims is a revoked one. It is
-// asked only where no usable key fits.
-func (i *Issuer) revokes(token *jose.Token) bool {
-	if token.HasKeyID && slices.Contains(i.revokedIDs, token.KeyID) {
-		return true
-	}
-	_, err := selectKey(i.revoked, token)
-	return err == nil
-}
-
 // join is what is known of the issuer after an event. data is that of its
 // authoritative ConfigMap, nil when there is none; before is the result of the
 // last join, nil for none. An object with another UID is another issuer:

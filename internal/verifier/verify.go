@@ -202,8 +202,10 @@ func (c *Claims) checkTimes(p *policy.Policy, now time.Time) Reason {
 // verification ends.
 func (c *candidate) findKey(issuer *Issuer, now time.Time) (*jose.Key, Outcome, Reason) {
 	key, err := selectKey(issuer.usable, c.token)
-	if errors.Is(err, keyset.ErrUnknownKey) && issuer.revokes(c.token) {
-		return nil, Refuse, KeyRevoked
+	if errors.Is(err, keyset.ErrUnknownKey) {
+		if outcome, reason := c.revokedBy(issuer); reason != "" {
+			return nil, outcome, reason
+		}
 	}
 	state := issuer.window.State(now)
 	switch {
@@ -219,6 +221,31 @@ func (c *candidate) findKey(issuer *Issuer, now time.Time) (*jose.Key, Outcome, 
 		return nil, Refuse, KeyAlgorithmMismatch
 	}
 	return nil, CannotDecide, UnknownKey
+}
+
+// revokedBy is how the verification of a token ends that no usable key fits, if it is one
+// of a revoked key; no reason otherwise. Without a kid the signature alone says so: the
+// key that takes the place of a revoked one makes tokens with the same header.
+func (c *candidate) revokedBy(issuer *Issuer) (Outcome, Reason) {
+	if c.token.HasKeyID && slices.Contains(issuer.revokedIDs, c.token.KeyID) {
+		return Refuse, KeyRevoked
+	}
+	key, err := selectKey(issuer.revoked, c.token)
+	switch {
+	case err != nil:
+		return CannotDecide, ""
+	case c.token.HasKeyID:
+		return Refuse, KeyRevoked
+	}
+	extra := key.Cost() - 1
+	if !c.gate.work(extra) {
+		return CannotDecide, Overloaded
+	}
+	defer c.gate.done(extra)
+	if key.Verify(c.token) != nil {
+		return CannotDecide, ""
+	}
+	return Refuse, KeyRevoked
 }
 
 // selectKey finds the key for a token in a set, which may be nil.

@@ -287,6 +287,20 @@ func TestVerifyCompromisedKeyWithoutKid(t *testing.T) {
 	g.Expect([]any{v.Outcome, v.Reason}).To(Equal([]any{Refuse, KeyRevoked}), "THREATS 17")
 }
 
+// Without a kid nothing but the signature says whose a token is: the key that takes the
+// place of a revoked one makes tokens with the same header.
+func TestVerifyRevokedKeyWithoutKidSpeaksForItselfAlone(t *testing.T) {
+	g := NewWithT(t)
+	set := keySet(t, key("", "ES256"))
+	next := testissuer.NewKey("", "ES256")
+	v := Verify(next.Sign(claims(nil)), trusted(t, set, compromised(set, "")), start)
+	g.Expect([]any{v.Outcome, v.Reason}).To(Equal([]any{CannotDecide, NoSnapshot}))
+
+	both := keySet(t, key("", "ES256"), key("other", "RS256"))
+	v = Verify(next.Sign(claims(nil)), trusted(t, both, compromised(both, "")), start)
+	g.Expect([]any{v.Outcome, v.Reason}).To(Equal([]any{CannotDecide, UnknownKey}), "it is worth a look-up")
+}
+
 // A new key under the kid of a compromised one is a new key.
 func TestVerifyKidOfCompromisedKeyUsedAgain(t *testing.T) {
 	g := NewWithT(t)

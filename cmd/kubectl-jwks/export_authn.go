@@ -50,7 +50,7 @@ func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (str
 	if err != nil {
 		return "", err
 	}
-	authenticator := object{"issuer": from, "claimMappings": mappings, "userValidationRules": userRules(issuer.KubernetesAuthentication())}
+	authenticator := object{"issuer": from, "claimMappings": mappings, "userValidationRules": userRules(issuer)}
 	if rules := claimRules(spec.Verification); len(rules) > 0 {
 		authenticator["claimValidationRules"] = rules
 	}
@@ -75,11 +75,18 @@ func eddsaKeys(issuer api.Issuer) (all, some bool) {
 	return n > 0 && n == len(keys), n > 0
 }
 
+// prefixOf is what stands before each user name.
+func prefixOf(issuer api.Issuer) string {
+	if ka := issuer.KubernetesAuthentication(); ka != nil {
+		return ka.UsernamePrefix
+	}
+	return issuer.GetName() + ":"
+}
+
 // mappings make up the user, as the verifier does.
 func (o *exportOptions) mappings(issuer api.Issuer) (object, error) {
 	ka := issuer.KubernetesAuthentication()
-	if ka == nil {
-		prefix := issuer.GetName() + ":"
+	if prefix := prefixOf(issuer); ka == nil {
 		if prefix == reservedPrefix {
 			return nil, advise("Give it another name, or, if it is a ClusterTrustedIssuer, kubernetesAuthentication.usernamePrefix.",
 				"users of %s would be named %q and the token's sub, which is reserved for Kubernetes itself", describedAs(issuer), prefix)
@@ -196,10 +203,13 @@ func celKey(name string) (literal string, ok bool) {
 // together with what a claim says it may make such a name.
 const reservedPrefix = "system:"
 
-// userRules are those of spec, and that no name is reserved. The API server takes no
-// expression twice.
-func userRules(ka *api.KubernetesAuthentication) []object {
+// userRules are those of spec, that no name is reserved, and that there is one: to the API
+// server a prefix alone is a name, which everybody whose claim is empty or null would
+// share. It takes no expression twice.
+func userRules(issuer api.Issuer) []object {
+	ka := issuer.KubernetesAuthentication()
 	rules := []api.UserValidationRule{
+		{Expression: "user.username != " + strconv.Quote(prefixOf(issuer)), Message: "a user has to have a name"},
 		{Expression: "!user.username.startsWith('" + reservedPrefix + "')", Message: "user names that begin with " + reservedPrefix + " are reserved"},
 		{Expression: "user.groups.all(group, !group.startsWith('" + reservedPrefix + "'))", Message: "groups that begin with " + reservedPrefix + " are reserved"},
 	}

@@ -164,7 +164,7 @@ func TestExportForTheAPIServer(t *testing.T) {
 	), "in the API server, claims is no map")
 	c.Expect(jwt.UserValidationRules).To(ConsistOf(
 		apiserver.UserValidationRule{Expression: "!user.username.startsWith('system:')", Message: "no system"},
-		noGroupOfTheSystem,
+		noGroupOfTheSystem, somebody(`"ext\"\\:"`),
 	), "each expression once")
 	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.requiredClaims (x__y:z__), spec.verification.tokenTypes.\n"))
 
@@ -173,7 +173,7 @@ func TestExportForTheAPIServer(t *testing.T) {
 	r = c.run("export", "plain", "--format", "authn-config", "--verifier-url", "https://10.0.0.1/", "--verifier-ca", file)
 	jwt = readAuthentication(g, r.out).JWT[0]
 	c.Expect(jwt.Issuer.DiscoveryURL).To(Equal("https://10.0.0.1/mirror/cluster/plain/.well-known/openid-configuration"))
-	c.Expect(jwt.UserValidationRules).To(ConsistOf(noUserOfTheSystem, noGroupOfTheSystem))
+	c.Expect(jwt.UserValidationRules).To(ConsistOf(noUserOfTheSystem, noGroupOfTheSystem, somebody(`"plain:"`)))
 	c.Expect(r.err).To(ContainSubstring(`users are named "plain:" and the token's sub`))
 	c.Expect(c.run("export", "plain", "--format", "authn-config", "--verifier-url", "http://x").err).To(ContainSubstring("is not an https URL"))
 }
@@ -184,6 +184,11 @@ var (
 	noUserOfTheSystem  = apiserver.UserValidationRule{Expression: "!user.username.startsWith('system:')", Message: "user names that begin with system: are reserved"}
 	noGroupOfTheSystem = apiserver.UserValidationRule{Expression: "user.groups.all(group, !group.startsWith('system:'))", Message: "groups that begin with system: are reserved"}
 )
+
+// somebody is the rule that there is a name after the prefix.
+func somebody(prefix string) apiserver.UserValidationRule {
+	return apiserver.UserValidationRule{Expression: "user.username != " + prefix, Message: "a user has to have a name"}
+}
 
 // An issuer object may be called system. Users named after it would be Kubernetes' own.
 func TestExportForTheAPIServerMakesUpNoReservedPrefix(t *testing.T) {

@@ -202,6 +202,8 @@ func testAPIServer(t *testing.T, w *world) {
 				"a required claim is null": {requiredClaims[0]: nil},
 				"another one is null":      {requiredClaims[1]: nil},
 				"the third one is null":    {requiredClaims[2]: nil},
+				"the name is empty":        {"sub": ""},
+				"the name is null":         {"sub": nil},
 			}
 			if issuer == "cti/login" { // the prefix and the claim make a name of Kubernetes' own
 				refused["a user of system:"] = map[string]any{"sub": "ystem:kube-controller-manager"}

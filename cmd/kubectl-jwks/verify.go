@@ -69,8 +69,9 @@ type judgedCheck struct {
 type judge struct {
 	name   string
 	issuer api.Issuer
-	keys   *keyset.Set
-	known  *verifier.Issuer
+	// keys are those that may verify tokens; nil when there are none.
+	keys  *keyset.Set
+	known *verifier.Issuer
 	// problem says why there are no keys.
 	problem string
 }
@@ -234,13 +235,13 @@ func (o *verifyOptions) objectJudge(ctx context.Context, issuer api.Issuer) (jud
 	recorded := issuer.IssuerStatus().Snapshot
 	switch {
 	case err == nil:
-		j.keys = keys.set
 	case recorded != nil && recorded.Digest+recorded.PendingDigest != "":
 		return judge{}, err // there are keys, and they cannot be read: the verifier may know better
 	default:
 		j.problem = err.Error()
 	}
 	j.known = verifier.NewIssuer(issuer, keys.data, o.c.now())
+	j.keys = j.known.Usable()
 	return j, nil
 }
 
@@ -274,7 +275,8 @@ func (o *verifyOptions) fileJudge() (judge, error) {
 	if err != nil {
 		return judge{}, err
 	}
-	return judge{name: "the keys in " + o.jwks, issuer: issuer, keys: parsed.Set, known: verifier.NewIssuer(issuer, data, o.c.now())}, nil
+	known := verifier.NewIssuer(issuer, data, o.c.now())
+	return judge{name: "the keys in " + o.jwks, issuer: issuer, keys: known.Usable(), known: known}, nil
 }
 
 // print shows the answer.

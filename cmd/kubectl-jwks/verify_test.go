@@ -59,6 +59,19 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// Until the controller has taken it out, the trusted set has a revoked key, which the
+// verifier does not use.
+func TestVerifyCountsTheKeysThatTheVerifierUses(t *testing.T) {
+	g := NewWithT(t)
+	set := keySet(g, signer, testissuer.NewKey("key-2", "RS256"))
+	issuer := trustedIssuer("auth0", set)
+	issuer.Spec.RevokedKeys = []string{"key-2"}
+	c := newCluster(t, interceptor.Funcs{}, issuer, published(g, issuer, set))
+	r := c.runWith(token(nil, testissuer.WithHeader("kid", "key-9")), "verify", "-")
+	c.Expect(r.out).To(HavePrefix("Judged by TrustedIssuer orders/auth0, with 1 trusted key (Fresh)"))
+	c.Expect(r.out).To(ContainSubstring("the trusted kids are: key-1."))
+}
+
 func TestVerifyShowsEachCheck(t *testing.T) {
 	g := NewWithT(t)
 	set := keySet(g, signer)

@@ -11,6 +11,7 @@ import (
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
+	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
 	"github.com/jwks-trust/jwks-trust-manager/internal/snapshot"
 )
 
@@ -207,6 +208,10 @@ func UntrustedIssuer(token string) string {
 func NewIssuer(object api.Issuer, data map[string]string, now time.Time) *Issuer {
 	return join(object, data, nil, now)
 }
+
+// Usable are the keys that may verify the issuer's tokens while their time lasts; nil when
+// there are none.
+func (i *Issuer) Usable() *keyset.Set { return i.usable }
 
 // WindowOf is the time during which a verifier that starts now trusts the keys that the
 // status of the issuer object names.

@@ -36,17 +36,29 @@ func tokenFrom(header http.Header, issuer *Issuer) (token string, refused Reason
 	case issuer == nil || issuer.verification == nil || issuer.verification.Cookie == "":
 		return "", TokenMissing
 	}
-	request := http.Request{Header: header}
-	switch cookies := request.CookiesNamed(issuer.verification.Cookie); len(cookies) {
-	case 0:
-		return "", TokenMissing
-	case 1:
-		if cookies[0].Value == "" {
-			return "", TokenMissing
-		}
-		return cookies[0].Value, ""
+	name := issuer.verification.Cookie
+	if cookiesSent(header, name) > 1 {
+		return "", AmbiguousCredentials
 	}
-	return "", AmbiguousCredentials
+	request := http.Request{Header: header}
+	cookies := request.CookiesNamed(name)
+	if len(cookies) != 1 || cookies[0].Value == "" {
+		return "", TokenMissing
+	}
+	return cookies[0].Value, ""
+}
+
+// cookiesSent is how many cookies of the name there are. Package http leaves out those
+// whose value it does not like, and the application may like just that one.
+func cookiesSent(header http.Header, name string) (n int) {
+	for _, line := range header.Values("Cookie") {
+		for cookie := range strings.SplitSeq(line, ";") {
+			if sent, _, _ := strings.Cut(cookie, "="); strings.TrimSpace(sent) == name {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // bearerToken is the token of the one Authorization header (RFC 6750 section

@@ -223,10 +223,10 @@ func (l *lookup) wait(ctx context.Context, c *candidate, issuer *Issuer, arrived
 		switch {
 		case v.Reason != UnknownKey:
 			return v, current
-		case current.lookedUpSince(arrived):
+		case current.lookedUpSince(arrived, issuer):
 			l.remember(current, c.keyName(), l.now())
 			return c.verdict(Refuse, UnknownKey), current
-		case current.failed.After(arrived):
+		case current.failed.After(arrived) && !current.failed.Equal(issuer.failed):
 			return v, current // nothing more will come
 		}
 		select {
@@ -246,7 +246,8 @@ func (c *candidate) keyName() string {
 }
 
 // lookedUpSince reports whether the keys were fetched for a request, with
-// success, since then, and what was fetched is what is held.
-func (i *Issuer) lookedUpSince(then time.Time) bool {
-	return i.settled && i.lookedUp.After(then)
+// success, since then, and what was fetched is what is held. What was known then is
+// no news, although the controller's clock may have been ahead when it was written.
+func (i *Issuer) lookedUpSince(then time.Time, known *Issuer) bool {
+	return i.settled && i.lookedUp.After(then) && !i.lookedUp.Equal(known.lookedUp)
 }

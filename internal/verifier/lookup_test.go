@@ -288,3 +288,21 @@ func TestLookupLeavesRoomForOthers(t *testing.T) {
 		d.Expect(d.lookup.waiters).To(BeZero())
 	})
 }
+
+// Clocks differ, and one that was wrong is put right. An answer from before the token
+// came is none, whatever the controller's clock said when it was written.
+func TestLookupDoesNotTakeAnEarlierAnswerForItsOwn(t *testing.T) {
+	same, both := keySet(t, ec("a")), keySet(t, ec("a"), ec("new"))
+	for _, earlier := range []string{api.ReasonSucceeded, api.ReasonTimeout} {
+		t.Run(earlier, func(t *testing.T) {
+			inBubble(t, func(d *desk) {
+				ahead := time.Now().Add(40 * time.Second)
+				d.store.put(t, cluster(publishes(same, time.Now()), func(c *api.ClusterTrustedIssuer) {
+					c.Status.HandledRefresh = &api.HandledRefresh{StartTime: metav1.NewMicroTime(ahead), Outcome: earlier}
+				}), same)
+				d.answer = d.fetched(100*time.Millisecond, both, api.ReasonSucceeded)
+				d.Expect(d.bring(ec("new"))).To(outcome(Accept, Accepted))
+			})
+		})
+	}
+}

@@ -125,7 +125,10 @@ func (l *lookup) lookUp(ctx context.Context, c *candidate, issuer *Issuer, v Ver
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
 	if ask {
-		if err := l.ask(ctx, issuer, now); err != nil {
+		// For all who wait, and so to the end, though this client may have gone.
+		asking, asked := context.WithTimeout(context.WithoutCancel(ctx), lookupWait)
+		defer asked()
+		if err := l.ask(asking, issuer, now); err != nil {
 			l.log.V(1).Info("The controller could not be asked to refresh the keys", "issuer", issuer.Object.String(), "error", err.Error())
 			l.failed(issuer.UID)
 			return v, issuer

@@ -84,6 +84,11 @@ func (d *desk) fetched(after time.Duration, set *keyset.Set, outcome string) fun
 
 // bring judges a good token that the key made just now.
 func (d *desk) bring(k *testissuer.Key, changes ...map[string]any) Verdict {
+	return d.bringIn(context.Background(), k, changes...)
+}
+
+// bringIn is bring for a client that may leave.
+func (d *desk) bringIn(ctx context.Context, k *testissuer.Key, changes ...map[string]any) Verdict {
 	claims := testissuer.Claims(issuerName, subject, audience, time.Now(), 10*time.Minute)
 	for _, c := range changes {
 		for name, value := range c {
@@ -94,7 +99,7 @@ func (d *desk) bring(k *testissuer.Key, changes ...map[string]any) Verdict {
 	d.Expect(malformed).To(BeNil())
 	issuer, ok := d.store.ForObject(object)
 	d.Expect(ok).To(BeTrue())
-	v, _ := d.lookup.judge(context.Background(), c, issuer, time.Now())
+	v, _ := d.lookup.judge(ctx, c, issuer, time.Now())
 	return v
 }
 
@@ -305,4 +310,28 @@ func TestLookupDoesNotTakeAnEarlierAnswerForItsOwn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever asked may have gone before the API server has answered. Others wait for the
+// same look-up; and who only asks and leaves must not keep everybody from one.
+func TestLookupGoesOnWithoutWhoeverAsked(t *testing.T) {
+	both := keySet(t, ec("a"), ec("new"))
+	inBubble(t, func(d *desk) {
+		d.answer = d.fetched(100*time.Millisecond, both, api.ReasonSucceeded)
+		d.lookup.ask = func(ctx context.Context, issuer *Issuer, at time.Time) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(10 * time.Millisecond):
+				return d.ask(ctx, issuer, at)
+			}
+		}
+		var all sync.WaitGroup
+		ctx, leave := context.WithTimeout(context.Background(), 5*time.Millisecond)
+		defer leave()
+		all.Go(func() { d.bringIn(ctx, ec("new")) })
+		synctest.Wait()
+		all.Go(func() { d.Expect(d.bring(ec("new"))).To(outcome(Accept, Accepted)) })
+		all.Wait()
+	})
 }

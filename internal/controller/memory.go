@@ -5,6 +5,7 @@
 package controller
 
 import (
+	"crypto/sha256"
 	"maps"
 	"slices"
 	"strings"
@@ -131,6 +132,16 @@ func (m *memory) reached(a *attempt, status *api.IssuerStatus) {
 	})
 }
 
+// readLast is what the keys were last read from, after an attempt that read this. One
+// that failed leaves it, so that what another issuer object gets is news all the same;
+// but not where it failed to get just that, or it would be tried again and again.
+func (m *memory) readLast(document documentID, news bool) documentID {
+	if document.digest == [sha256.Size]byte{} && document.source == m.document.source && !news {
+		return m.document
+	}
+	return document
+}
+
 // lapsed is the approval that ends with this answer: its set was neither in this one nor
 // in the one before, which may have come from a cache that lags. It must not wait for
 // somebody to bring the set back.
@@ -231,6 +242,8 @@ type running struct {
 	missed bool
 	// readmits: it may admit keys again that were left out.
 	readmits bool
+	// news: it was begun for what another issuer object had got.
+	news bool
 }
 
 // awaitBriefly gives the fetch the time that quick ones need.

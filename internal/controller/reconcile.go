@@ -358,7 +358,7 @@ func (r *Reconciler) attemptStatic(issuer api.Issuer, m *memory, trusted *keyset
 
 // begin starts a fetch. Without a queue to come back through, it waits for it.
 func (r *Reconciler) begin(ctx context.Context, issuer api.Issuer, p plan, m *memory) *running {
-	f := &running{done: make(chan struct{}), readmits: m.readmit}
+	f := &running{done: make(chan struct{}), readmits: m.readmit, news: p.why == news}
 	known, gone, why := m.discovered, m.gone, p.why
 	object, _ := issuer.DeepCopyObject().(api.Issuer)
 	run := func(ctx context.Context) {
@@ -390,7 +390,7 @@ func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory)
 	m.carry(&got.attempt)
 	countFetch(issuer, got.reason)
 	m.last = r.remember(issuer, m.last, got)
-	m.discovered, m.gone, m.document = got.discovered, got.gone, got.document
+	m.discovered, m.gone, m.document = got.discovered, got.gone, m.readLast(got.document, f.news)
 	r.Queue.follow(issuer, got.document.source)
 	if got.generation != issuer.GetGeneration() {
 		// The spec has changed meanwhile: what it said then counts no more.

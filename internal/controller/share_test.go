@@ -86,6 +86,28 @@ var _ = Describe("Issuer objects with the same source", func() {
 		Expect(all[0].issuer.Requests() - before).To(Equal(1))
 	})
 
+	It("all have a new key as soon as one of them has, also where their last fetch has failed", func() {
+		issuer := all[0].issuer
+		all[0].r.Random = func() float64 { return 0.99 }
+		issuer.Respond(testissuer.Status(500))
+		for range 12 { // until they are patient
+			all[0].clock.SetTime(all[0].clock.Now().Add(10 * time.Minute))
+			for _, s := range all {
+				s.reconcile()
+			}
+		}
+		issuer.Respond(nil)
+		issuer.Publish(key1(), key2())
+		all[0].annotate(api.AnnotationRefresh, "now")
+		all[0].clock.SetTime(all[0].clock.Now().Add(10 * time.Second))
+		before := issuer.Requests()
+		for _, s := range all {
+			s.reconcile()
+			Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+		}
+		Expect(issuer.Requests() - before).To(Equal(1))
+	})
+
 	It("share the look-up of an unknown key", func() {
 		all[0].clock.SetTime(all[0].clock.Now().Add(time.Minute))
 		before := all[0].issuer.Requests()

@@ -176,10 +176,11 @@ func (r *Reconciler) reconcile(ctx context.Context, issuer api.Issuer, m *memory
 // save computes the next status and writes it if it is worth it; then it sends
 // the events.
 func (r *Reconciler) save(ctx context.Context, issuer api.Issuer, out outcome, m *memory) error {
-	next := nextStatus(issuer, out, r.Clock.Now())
+	now := r.Clock.Now()
+	next := nextStatus(issuer, out, now)
 	measure(issuer, next, out.distributed)
 	switch {
-	case worthWriting(m.saved, next, issuer.IssuerSpec().CacheTTLOrDefault()):
+	case worthWriting(m.saved, next, issuer.IssuerSpec().CacheTTLOrDefault(), now):
 		if err := r.saveStatus(ctx, issuer, next, m); err != nil {
 			return err
 		}
@@ -491,6 +492,9 @@ func (r *Reconciler) wake(issuer api.Issuer, out outcome, began time.Time, m *me
 	if s := issuer.IssuerStatus().Snapshot; s != nil {
 		w := windowOf(issuer, s)
 		times = append(times, w.FreshUntil(), w.ExpiresAt())
+		if m.running != nil && !w.FreshUntil().IsZero() { // what was recorded may have to be renewed before it ends
+			times = append(times, w.FreshUntil().Add(-lapseMargin))
+		}
 	}
 	var delay time.Duration
 	for _, t := range times {

@@ -305,6 +305,25 @@ var _ = Describe("A fetch that takes its time", func() {
 		Eventually(func() api.IssuerStatus { s.reconcile(); return s.status() }).Should(isReady(api.ReasonFresh))
 	})
 
+	It("does not keep what the issuer has confirmed out of status until the record has expired", func() {
+		ends()
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.StaleTTL = &metav1.Duration{} })
+		s.issuer.Header("Cache-Control", "max-age=225")
+		for _, d := range []time.Duration{5 * time.Second, 3 * time.Minute, 3 * time.Minute} {
+			s.clock.SetTime(s.clock.Now().Add(d))
+			Eventually(func() *running { s.reconcile(); return s.r.memories.of(s.key, s.get().UID).running }).Should(BeNil())
+		}
+		recorded := s.status().Snapshot.ExpiresAt.Time
+		Expect(recorded).To(BeTemporally("==", noon.Add(5*time.Second).Add(10*time.Minute)), "two successes since were not worth a write")
+		g.open = make(chan struct{})
+		DeferCleanup(func() { close(g.open) })
+		next := s.after(3 * time.Minute)
+		Expect(next.RequeueAfter).To(BeNumerically(">", 0))
+		Expect(s.clock.Now().Add(next.RequeueAfter)).To(BeTemporally("<", recorded), "the fetch has not ended")
+		s.after(next.RequeueAfter)
+		Expect(s.status().Snapshot.ExpiresAt.Time).To(BeTemporally("==", recorded.Add(6*time.Minute)))
+	})
+
 	It("is forgotten with its object", func() {
 		Expect(server.Delete(s.ctx, s.get())).To(Succeed())
 		close(g.open)

@@ -634,25 +634,26 @@ func invalid(s *api.IssuerStatus) bool {
 // worthWriting reports whether next says anything that old does not, times
 // that move with every refresh aside; those are written once recordAfter of
 // cacheTTL has passed, which keeps an idle issuer at one write per cacheTTL.
-func worthWriting(old, next *api.IssuerStatus, cacheTTL time.Duration) bool {
+func worthWriting(old, next *api.IssuerStatus, cacheTTL time.Duration, now time.Time) bool {
 	if !equality.Semantic.DeepEqual(timeless(old), timeless(next)) {
 		return true
 	}
 	quiet := time.Duration(recordAfter * float64(cacheTTL))
 	return moved(successTime(old), successTime(next), quiet) ||
 		moved(attemptTime(old), attemptTime(next), quiet) ||
-		lapses(old, next)
+		lapses(old, next, now)
 }
 
 // lapses reports that the recorded freshness would end before the next refresh
-// can renew it, although there has been a success since.
-func lapses(old, next *api.IssuerStatus) bool {
+// can renew it, although there has been a success since. One that is due, and has not
+// ended yet, can take as long from now.
+func lapses(old, next *api.IssuerStatus, now time.Time) bool {
 	if old.Snapshot == nil || old.Snapshot.FreshUntil == nil || next.NextRefreshTime == nil {
 		return false
 	}
 	// Status holds whole seconds: the rest of one is no news.
 	return successTime(next).Truncate(time.Second).After(successTime(old)) &&
-		next.NextRefreshTime.Add(lapseMargin).After(old.Snapshot.FreshUntil.Time)
+		!later(next.NextRefreshTime.Time, now).Add(lapseMargin).Before(old.Snapshot.FreshUntil.Time)
 }
 
 // moved reports whether a recorded time is off by limit or more, in either

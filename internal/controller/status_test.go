@@ -26,8 +26,8 @@ func TestASuccessIsRecordedOnce(t *testing.T) {
 	}
 	g := NewWithT(t)
 	recorded := status(success.Truncate(time.Second))
-	g.Expect(worthWriting(recorded, status(success), cacheTTL)).To(BeFalse(), "the success that is recorded")
-	g.Expect(worthWriting(recorded, status(success.Add(time.Second)), cacheTTL)).To(BeTrue(), "a later one, which the record does not cover")
+	g.Expect(worthWriting(recorded, status(success), cacheTTL, success)).To(BeFalse(), "the success that is recorded")
+	g.Expect(worthWriting(recorded, status(success.Add(time.Second)), cacheTTL, success)).To(BeTrue(), "a later one, which the record does not cover")
 }
 
 // An answer to a spec that has changed since is dropped, but not what it has exposed; nor

@@ -39,6 +39,8 @@ const (
 	// maxWaitersInAll for all of them. They keep their places in the gate: half of
 	// those of one protocol stay free.
 	maxWaiters, maxWaitersInAll = 32, DefaultMaxInFlight / 2
+	// maxAlone is how many requests that nobody waits for are made at the same time.
+	maxAlone = 32
 	// unknownFor is how long a kid that stayed unknown is remembered, and
 	// maxUnknown how many are for one issuer.
 	unknownFor, maxUnknown = time.Minute, 256
@@ -66,8 +68,8 @@ type lookup struct {
 
 	mu    sync.Mutex
 	byUID map[types.UID]*inquiry
-	// waiters are those of all issuers.
-	waiters int
+	// waiters are those of all issuers, and alone the requests that nobody waits for.
+	waiters, alone int
 }
 
 // inquiry is what is going on for one issuer.
@@ -115,31 +117,56 @@ func (i *Issuer) countUnknown(c *candidate, v Verdict) {
 // lookUp has the controller fetch the keys, unless that has been done lately, and
 // waits for them.
 func (l *lookup) lookUp(ctx context.Context, c *candidate, issuer *Issuer, v Verdict, now time.Time) (Verdict, *Issuer) {
-	ask, ok := l.enter(issuer, c.keyName(), now)
-	if !ok {
+	ask, wait := l.enter(issuer, c.keyName(), now)
+	switch {
+	case wait:
+		defer l.leave(issuer.UID)
+	case ask:
+		go l.requestAlone(ctx, issuer, now)
+		return v, issuer
+	default:
 		return v, issuer
 	}
-	defer l.leave(issuer.UID)
 	ctx, span := startSpan(ctx, "look up an unknown key")
 	defer span.End()
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
-	if ask {
-		// For all who wait, and so to the end, though this client may have gone.
-		asking, asked := context.WithTimeout(context.WithoutCancel(ctx), lookupWait)
-		defer asked()
-		if err := l.ask(asking, issuer, now); err != nil {
-			l.log.V(1).Info("The controller could not be asked to refresh the keys", "issuer", issuer.Object.String(), "error", err.Error())
-			l.failed(issuer.UID)
-			return v, issuer
-		}
+	if ask && !l.request(ctx, issuer, now) {
+		return v, issuer
 	}
 	return l.wait(ctx, c, issuer, now)
 }
 
+// request asks the controller, and reports whether it could. It does so for all who
+// wait, and so to the end, though the client may have gone.
+func (l *lookup) request(ctx context.Context, issuer *Issuer, now time.Time) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupWait)
+	defer cancel()
+	err := l.ask(ctx, issuer, now)
+	if err != nil {
+		l.log.V(1).Info("The controller could not be asked to refresh the keys", "issuer", issuer.Object.String(), "error", err.Error())
+		l.failed(issuer.UID)
+	}
+	return err == nil
+}
+
+// requestAlone asks for whoever comes later.
+func (l *lookup) requestAlone(ctx context.Context, issuer *Issuer, now time.Time) {
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.alone--
+	}()
+	contained(l.log, func() (v Verdict) {
+		l.request(ctx, issuer, now)
+		return v
+	})
+}
+
 // enter reports whether the token may wait, and whether the controller has to be
-// asked first.
-func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, ok bool) {
+// asked first. Where all places are taken it is asked all the same: they can be those
+// of issuers that never answer.
+func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, wait bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := l.byUID[issuer.UID]
@@ -150,18 +177,23 @@ func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, ok bool)
 	if q.digest != issuer.held.digest {
 		q.digest, q.unknown = issuer.held.digest, nil
 	}
-	if until, known := q.unknown[key]; known && now.Before(until) || q.waiters >= maxWaiters || l.waiters >= maxWaitersInAll {
+	if until, known := q.unknown[key]; known && now.Before(until) {
 		return false, false
 	}
 	running := now.Sub(q.asked).Abs() < lookupWait && issuer.attempted.Before(q.asked)
 	// What another replica, or a schedule, has fetched lately counts too: the
 	// controller would only wait.
 	spent := now.Sub(q.asked).Abs() < lookupSpacing || now.Sub(issuer.attempted).Abs() < lookupSpacing
-	if spent && !running {
+	full := q.waiters >= maxWaiters || l.waiters >= maxWaitersInAll
+	if spent && !running || full && (running || l.alone >= maxAlone) {
 		return false, false
 	}
 	if !running {
 		q.asked = now
+	}
+	if full {
+		l.alone++
+		return true, false
 	}
 	q.waiters++
 	l.waiters++

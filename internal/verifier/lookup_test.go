@@ -89,6 +89,11 @@ func (d *desk) bring(k *testissuer.Key, changes ...map[string]any) Verdict {
 
 // bringIn is bring for a client that may leave.
 func (d *desk) bringIn(ctx context.Context, k *testissuer.Key, changes ...map[string]any) Verdict {
+	return d.bringTo(ctx, object, k, changes...)
+}
+
+// bringTo is bringIn for the issuer of an object.
+func (d *desk) bringTo(ctx context.Context, o Object, k *testissuer.Key, changes ...map[string]any) Verdict {
 	claims := testissuer.Claims(issuerName, subject, audience, time.Now(), 10*time.Minute)
 	for _, c := range changes {
 		for name, value := range c {
@@ -97,7 +102,7 @@ func (d *desk) bringIn(ctx context.Context, k *testissuer.Key, changes ...map[st
 	}
 	c, malformed := decode(k.Sign(claims))
 	d.Expect(malformed).To(BeNil())
-	issuer, ok := d.store.ForObject(object)
+	issuer, ok := d.store.ForObject(o)
 	d.Expect(ok).To(BeTrue())
 	v, _ := d.lookup.judge(ctx, c, issuer, time.Now())
 	return v
@@ -333,5 +338,36 @@ func TestLookupGoesOnWithoutWhoeverAsked(t *testing.T) {
 		synctest.Wait()
 		all.Go(func() { d.Expect(d.bring(ec("new"))).To(outcome(Accept, Accepted)) })
 		all.Wait()
+	})
+}
+
+// Whoever can make issuer objects of servers that never answer can take all places.
+// Without one nobody waits, but the key is looked up all the same.
+func TestLookupAsksAlsoWhereThereIsNoPlaceToWait(t *testing.T) {
+	both := keySet(t, ec("a"), ec("new"))
+	inBubble(t, func(d *desk) {
+		const issuers = maxWaitersInAll / maxWaiters
+		var all sync.WaitGroup
+		for i := range issuers {
+			name := fmt.Sprintf("issuer-%d", i)
+			d.store.put(t, cluster(publishes(keySet(t, ec("a")), time.Now().Add(-time.Minute)), identity(name, types.UID(name))), keySet(t, ec("a")))
+			for range maxWaiters {
+				all.Go(func() {
+					v := d.bringTo(context.Background(), Object{Kind: api.ClusterTrustedIssuerKind, Name: name}, ec("new"))
+					d.Expect(v).To(outcome(CannotDecide, UnknownKey))
+				})
+			}
+		}
+		synctest.Wait()
+		d.answer = d.fetched(100*time.Millisecond, both, api.ReasonSucceeded)
+		begun := time.Now()
+		d.Expect(d.bring(ec("new"))).To(outcome(CannotDecide, UnknownKey))
+		d.Expect(time.Since(begun)).To(BeZero(), "nobody waits without a place")
+		d.Expect(d.bring(ec("new"))).To(outcome(CannotDecide, UnknownKey))
+		advance(200 * time.Millisecond)
+		d.Expect(d.bring(ec("new"))).To(outcome(Accept, Accepted))
+		d.Expect(d.requests()).To(Equal(issuers + 1))
+		all.Wait()
+		d.Expect(d.lookup.waiters).To(BeZero())
 	})
 }

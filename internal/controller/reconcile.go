@@ -305,10 +305,11 @@ func lastAbsent(issuer api.Issuer, out outcome, trusted *keyset.Set, m *memory) 
 }
 
 // removesExpired reports whether the trusted keys have expired and have to be
-// taken out of the ConfigMap that users read.
+// taken out of the ConfigMap that users read. Inline keys have not aged so far, even
+// where they are to be fetched from now on.
 func (r *Reconciler) removesExpired(issuer api.Issuer) bool {
 	s := issuer.IssuerStatus().Snapshot
-	return s != nil && issuer.IssuerSpec().RemovesExpired() &&
+	return s != nil && issuer.IssuerSpec().RemovesExpired() && !staticKeys(s) &&
 		windowOf(issuer, s).State(r.Clock.Now()) == snapshot.Expired
 }
 

@@ -549,6 +549,24 @@ var _ = Describe("Expired keys of a ClusterTrustedIssuer", func() {
 	})
 })
 
+var _ = Describe("Inline keys that are to be fetched from now on", func() {
+	It("have not expired, though they were given long ago", func(ctx context.Context) {
+		f, _ := newFleet(ctx, 1, func(spec *api.ClusterTrustedIssuerSpec) {
+			spec.JWKSURI, spec.CABundle, spec.JWKS = "", "", fmt.Sprintf(`{"keys":[%s]}`, jsonOf(key1().JWK()))
+			spec.Snapshot = &api.SnapshotSpec{ExpiredPolicy: api.ExpiredRemove}
+		})
+		f.issuer.Stop()
+		f.clock.SetTime(noon.Add(48 * time.Hour))
+		published := f.authoritative()
+		f.edit(func(spec *api.ClusterTrustedIssuerSpec) {
+			spec.JWKS, spec.JWKSURI, spec.CABundle = "", f.issuer.JWKSURI(), f.issuer.CABundle()
+		})
+		f.after(time.Second)
+		Expect(f.authoritative().ResourceVersion).To(Equal(published.ResourceVersion), "nobody reads it without keys for a moment")
+		Expect(f.status()).To(condition(api.ConditionExpired, metav1.ConditionFalse, api.ReasonNotExpired))
+	})
+})
+
 // verifierReports the use of a key, as the verifier does.
 func (s *scene) verifierReports(kid string, used time.Time, early *time.Time) {
 	GinkgoHelper()

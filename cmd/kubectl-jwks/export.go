@@ -199,11 +199,12 @@ func (o *exportOptions) envoyGateway(ctx context.Context, issuer api.Issuer) (st
 	if err != nil {
 		return "", err
 	}
-	if _, err := o.exportable(ctx, issuer); err != nil {
+	keys, err := o.exportable(ctx, issuer)
+	if err != nil {
 		return "", err
 	}
 	configMap := issuer.IssuerSpec().SnapshotName(issuer.GetName())
-	if err := o.hasConfigMap(ctx, client.ObjectKey{Namespace: ns, Name: configMap}); err != nil {
+	if err := o.hasConfigMap(ctx, issuer, client.ObjectKey{Namespace: ns, Name: configMap}, keys); err != nil {
 		return "", err
 	}
 	kind, name := "HTTPRoute", issuer.GetName()
@@ -227,14 +228,24 @@ func (o *exportOptions) envoyGateway(ctx context.Context, issuer api.Issuer) (st
 	})
 }
 
-// hasConfigMap reports a ConfigMap that the exported object would miss.
-func (o *exportOptions) hasConfigMap(ctx context.Context, at client.ObjectKey) error {
+// hasConfigMap reports a ConfigMap that the exported object would miss, and one whose keys
+// are not the trusted ones: who reads it asks for no digest, and nobody puts right what
+// somebody else has made under that name.
+func (o *exportOptions) hasConfigMap(ctx context.Context, issuer api.Issuer, at client.ObjectKey, keys trusted) error {
 	kube, err := o.c.connect()
 	if err != nil {
 		return err
 	}
-	if err := kube.Get(ctx, at, &corev1.ConfigMap{}); err != nil {
+	var cm corev1.ConfigMap
+	switch err := kube.Get(ctx, at, &cm); {
+	case err != nil:
 		return advise("Choose a namespace with -n that spec.namespaceSelector selects, or see kubectl jwks describe.", "the ConfigMap %s, which the policy would read, cannot be read: %v", at, err)
+	case cm.Labels[api.LabelIssuerUID] != string(issuer.GetUID()):
+		return advise("Remove it, or set spec.snapshot.configMapName to another name; kubectl jwks describe "+argumentsFor(issuer)+" shows when the keys are there.",
+			"the ConfigMap %s, which the policy would read, is not of %s: somebody else decides which keys are in it", at, describedAs(issuer))
+	case cm.Data[snapshot.KeyJWKS] != keys.data[snapshot.KeyJWKSJSON]:
+		return advise("The controller puts it right within seconds; try again. kubectl jwks check says whether it runs.",
+			"the ConfigMap %s, which the policy would read, holds other keys than the trusted ones", at)
 	}
 	return nil
 }

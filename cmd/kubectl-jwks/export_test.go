@@ -110,6 +110,28 @@ func TestExportForEnvoyGatewayNeedsACopy(t *testing.T) {
 	c.Expect(c.run("export", "some", "--format", "envoy-gateway").code).To(Equal(exitOK))
 }
 
+// Envoy Gateway asks for no digest. A ConfigMap that was there before ours is never
+// overwritten, so whoever made it would say who gets in.
+func TestExportForEnvoyGatewayReadsNobodyElsesConfigMap(t *testing.T) {
+	g := NewWithT(t)
+	set, other := fixedSet(g, "key-1"), fixedSet(g, "key-2")
+	issuer := trustedIssuer("auth0", set)
+	foreign, namesake, late, tampered := mounted(g, issuer, other), mounted(g, issuer, set), mounted(g, issuer, other), mounted(g, issuer, set)
+	foreign.Labels, namesake.Labels = nil, map[string]string{api.LabelIssuerUID: "another"}
+	tampered.Data["jwks"] = string(other.JSON())
+	for want, cm := range map[string][]*corev1.ConfigMap{
+		"is not of TrustedIssuer orders/auth0: somebody else decides which keys are in it": {foreign, namesake},
+		"holds other keys than the trusted ones":                                           {late, tampered},
+	} {
+		for _, there := range cm {
+			r := newCluster(t, interceptor.Funcs{}, issuer, published(g, issuer, set), there).run("export", "auth0", "--format", "envoy-gateway")
+			g.Expect(r.code).To(Equal(exitError), want)
+			g.Expect(r.out).To(BeEmpty(), want)
+			g.Expect(r.err).To(HavePrefix("Error: the ConfigMap orders/auth0-jwks, which the policy would read, " + want))
+		}
+	}
+}
+
 // login is a ClusterTrustedIssuer with all that an AuthenticationConfiguration can
 // carry over.
 func login(set *keyset.Set) *api.ClusterTrustedIssuer {

@@ -198,6 +198,7 @@ func published(g *WithT, issuer api.Issuer, set *keyset.Set) *corev1.ConfigMap {
 func mounted(g *WithT, issuer api.Issuer, set *keyset.Set) *corev1.ConfigMap {
 	cm := published(g, issuer, set)
 	cm.Namespace, cm.Name = "orders", issuer.IssuerSpec().SnapshotName(issuer.GetName())
+	cm.Labels = map[string]string{api.LabelIssuerUID: string(issuer.GetUID())}
 	return cm
 }
 

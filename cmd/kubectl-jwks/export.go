@@ -184,6 +184,7 @@ func (o *exportOptions) istio(ctx context.Context, issuer api.Issuer) (string, e
 		rule["jwks"] = string(keys.set.JSON())
 		comments = append(comments, "The keys are those of now: export again after a rotation.")
 	}
+	o.unsaid("a RequestAuthentication", beyondKeys(spec))
 	return document(comments, object{
 		"apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication",
 		"metadata": object{"name": issuer.GetName(), "namespace": ns},
@@ -215,6 +216,7 @@ func (o *exportOptions) envoyGateway(ctx context.Context, issuer api.Issuer) (st
 		}
 	}
 	spec := issuer.IssuerSpec()
+	o.unsaid("a JWT provider", beyondKeys(spec))
 	return document([]string{"Envoy Gateway follows the ConfigMap: a rotation needs nothing."}, object{
 		"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "SecurityPolicy",
 		"metadata": object{"name": issuer.GetName(), "namespace": ns},
@@ -226,6 +228,30 @@ func (o *exportOptions) envoyGateway(ctx context.Context, issuer api.Issuer) (st
 			}}},
 		},
 	})
+}
+
+// unsaid tells what spec demands of a token and the exported object does not: whom the
+// verifier refuses for that gets in there.
+func (o *exportOptions) unsaid(what string, demands []string) {
+	if len(demands) > 0 {
+		fmt.Fprintf(o.c.ErrOut, "Not in it, because %s cannot say it: %s.\n", what, strings.Join(demands, ", "))
+	}
+}
+
+// beyondKeys is what spec demands of a token besides its issuer, an audience, a time that
+// has not passed and the signature of a trusted key.
+func beyondKeys(spec *api.IssuerSpec) []string {
+	demands := inexpressible(spec)
+	demands = slices.DeleteFunc(demands, func(d string) bool { return strings.HasPrefix(d, "spec.verification.requiredClaims") })
+	if v := spec.Verification; v != nil {
+		if len(v.RequiredClaims) > 0 {
+			demands = append(demands, "spec.verification.requiredClaims")
+		}
+		if len(v.ClaimValidationRules) > 0 {
+			demands = append(demands, "spec.verification.claimValidationRules")
+		}
+	}
+	return demands
 }
 
 // hasConfigMap reports a ConfigMap that the exported object would miss, and one whose keys

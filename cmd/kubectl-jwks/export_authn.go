@@ -54,9 +54,7 @@ func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (str
 	if rules := claimRules(spec.Verification); len(rules) > 0 {
 		authenticator["claimValidationRules"] = rules
 	}
-	if lost := inexpressible(spec); len(lost) > 0 {
-		fmt.Fprintf(o.c.ErrOut, "Not in it, because an AuthenticationConfiguration cannot say it: %s.\n", strings.Join(lost, ", "))
-	}
+	o.unsaid("an AuthenticationConfiguration", inexpressible(spec))
 	return document([]string{
 		"kube-apiserver --authentication-config=FILE. The API server has to reach the",
 		"verifier, which needs --mirror-url. It checks tokens itself, with these rules.",

@@ -110,6 +110,31 @@ func TestExportForEnvoyGatewayNeedsACopy(t *testing.T) {
 	c.Expect(c.run("export", "some", "--format", "envoy-gateway").code).To(Equal(exitOK))
 }
 
+// Whom the verifier refuses for a rule gets in where keys are all that counts. Who exports
+// such an object is told, and who exports one that asks the verifier need not be.
+func TestExportNamesTheRulesThatProxiesDoNotKnow(t *testing.T) {
+	g := NewWithT(t)
+	set := fixedSet(g, "key-1")
+	plain, strict := trustedIssuer("plain", set), trustedIssuer("strict", set)
+	strict.Spec.AllowedAlgorithms = []api.Algorithm{"ES256"}
+	strict.Spec.Verification = &api.VerificationSpec{
+		MaxTokenLifetime: &metav1.Duration{Duration: time.Hour}, TokenTypes: []string{"at+jwt"},
+		RequiredClaims: []string{"tenant", "x__y:z__"}, ClaimValidationRules: []api.ClaimValidationRule{{Claim: "hd", RequiredValue: "example.com"}},
+	}
+	c := newCluster(t, interceptor.Funcs{}, plain, strict, published(g, plain, set), published(g, strict, set), mounted(g, plain, set), mounted(g, strict, set))
+	const all = "spec.allowedAlgorithms, spec.verification.maxTokenLifetime, spec.verification.tokenTypes, spec.verification.requiredClaims, spec.verification.claimValidationRules.\n"
+	for form, want := range map[string]string{
+		"istio": "Not in it, because a RequestAuthentication cannot say it: " + all, "istio --use-mirror": "Not in it, because a RequestAuthentication cannot say it: " + all,
+		"envoy-gateway": "Not in it, because a JWT provider cannot say it: " + all, "nginx": "",
+	} {
+		args := strings.Fields(form)
+		c.Expect(c.run(append([]string{"export", "plain", "--format"}, args...)...).err).To(BeEmpty(), form)
+		r := c.run(append([]string{"export", "strict", "--format"}, args...)...)
+		c.Expect(r.code).To(Equal(exitOK), form)
+		c.Expect(r.err).To(Equal(want), form)
+	}
+}
+
 // Envoy Gateway asks for no digest. A ConfigMap that was there before ours is never
 // overwritten, so whoever made it would say who gets in.
 func TestExportForEnvoyGatewayReadsNobodyElsesConfigMap(t *testing.T) {

@@ -6,9 +6,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	apiservercel "k8s.io/apiserver/pkg/cel"
 
@@ -26,8 +26,9 @@ func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (str
 		fmt.Fprintln(o.c.ErrOut, "Some keys are for EdDSA, which kube-apiserver's own OIDC does not know: it refuses their tokens.")
 	}
 	spec := issuer.IssuerSpec()
-	if !strings.HasPrefix(spec.Issuer, "https://") {
-		return "", advise("Have the API server ask the verifier instead (token webhook): "+kubernetesDocument, "kube-apiserver's own OIDC needs an https URL as issuer, and spec.issuer is none")
+	if !plainURL(spec.Issuer) {
+		return "", advise("Have the API server ask the verifier instead (token webhook): "+kubernetesDocument,
+			"kube-apiserver's own OIDC needs an https URL without user information, query and fragment as issuer, and spec.issuer is none")
 	}
 	at, err := o.verifier(ctx)
 	if err != nil {
@@ -59,6 +60,12 @@ func (o *exportOptions) authnConfig(ctx context.Context, issuer api.Issuer) (str
 		"kube-apiserver --authentication-config=FILE. The API server has to reach the",
 		"verifier, which needs --mirror-url. It checks tokens itself, with these rules.",
 	}, object{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": []object{authenticator}})
+}
+
+// plainURL reports whether kube-apiserver takes this for an issuer.
+func plainURL(issuer string) bool {
+	u, err := url.Parse(issuer)
+	return err == nil && u.Scheme == "https" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 // eddsaKeys reports whether all, or some, of the trusted keys are for EdDSA.
@@ -98,7 +105,8 @@ func (o *exportOptions) mappings(issuer api.Issuer) (object, error) {
 	}
 	username := object{"claim": "sub", "prefix": ka.UsernamePrefix}
 	if u := from.Username; u != nil && u.Expression != "" {
-		username = object{"expression": strconv.Quote(ka.UsernamePrefix) + " + (" + u.Expression + ")"}
+		// The expression may end in a comment, which would take the bracket with it.
+		username = object{"expression": strconv.Quote(ka.UsernamePrefix) + " + (" + u.Expression + "\n)"}
 	} else if u != nil {
 		username["claim"] = u.Claim
 	}
@@ -124,27 +132,35 @@ func (o *exportOptions) mappings(issuer api.Issuer) (object, error) {
 	return out, nil
 }
 
-// claimRules are the rules for claims that an AuthenticationConfiguration can express.
+// claimRules are the rules for claims that an AuthenticationConfiguration can express. It
+// takes none twice.
 func claimRules(v *api.VerificationSpec) []object {
 	if v == nil {
 		return nil
 	}
 	var rules []object
+	add := func(rule object) {
+		if !slices.ContainsFunc(rules, func(before object) bool {
+			return before["expression"] == rule["expression"] && before["claim"] == rule["claim"] && before["requiredValue"] == rule["requiredValue"]
+		}) {
+			rules = append(rules, rule)
+		}
+	}
 	for _, name := range v.RequiredClaims {
 		key, ok := celKey(name)
 		if !ok {
 			continue
 		}
-		rules = append(rules, object{"expression": fmt.Sprintf("claims[?%[1]s].hasValue() && claims[%[1]s] != null", key), "message": "the claim " + name + " is required"})
+		add(object{"expression": fmt.Sprintf("claims[?%[1]s].hasValue() && claims[%[1]s] != null", key), "message": "the claim " + name + " is required"})
 	}
 	for _, r := range v.ClaimValidationRules {
 		switch {
 		case r.Expression == "":
-			rules = append(rules, object{"claim": r.Claim, "requiredValue": r.RequiredValue})
+			add(object{"claim": r.Claim, "requiredValue": r.RequiredValue})
 		case r.Message == "":
-			rules = append(rules, object{"expression": r.Expression})
+			add(object{"expression": r.Expression})
 		default:
-			rules = append(rules, object{"expression": r.Expression, "message": r.Message})
+			add(object{"expression": r.Expression, "message": r.Message})
 		}
 	}
 	return rules
@@ -218,7 +234,10 @@ func userRules(issuer api.Issuer) []object {
 		rules = append(rules, ka.UserValidationRules...)
 	}
 	out := make([]object, 0, len(rules))
-	for _, r := range rules {
+	for i, r := range rules {
+		if slices.ContainsFunc(rules[:i], func(before api.UserValidationRule) bool { return before.Expression == r.Expression }) {
+			continue
+		}
 		rule := object{"expression": r.Expression}
 		if r.Message != "" {
 			rule["message"] = r.Message

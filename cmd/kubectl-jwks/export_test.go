@@ -196,7 +196,7 @@ func TestExportForTheAPIServer(t *testing.T) {
 	c.Expect(jwt.Issuer.URL).To(Equal(issuerURL))
 	c.Expect(jwt.Issuer.DiscoveryURL).To(Equal("https://mirror.example.com/mirror/cluster/login/.well-known/openid-configuration"))
 	c.Expect(jwt.Issuer.CertificateAuthority).To(Equal(string(ca.PEM())))
-	c.Expect(jwt.ClaimMappings.Username.Expression).To(Equal(`"ext\"\\:" + (claims.name)`), "the prefix always applies")
+	c.Expect(jwt.ClaimMappings.Username.Expression).To(Equal("\"ext\\\"\\\\:\" + (claims.name\n)"), "the prefix always applies")
 	c.Expect(jwt.ClaimMappings.Groups.Claim).To(Equal("roles"))
 	var expressions []string
 	for _, rule := range jwt.ClaimValidationRules {
@@ -253,6 +253,50 @@ func TestExportForTheAPIServerMakesUpNoReservedPrefix(t *testing.T) {
 	named.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{UsernamePrefix: "ext:"}
 	r := newCluster(t, interceptor.Funcs{}, named).run("export", "cti/system", "--format", "authn-config")
 	c.Expect(readAuthentication(g, r.out).JWT[0].ClaimMappings.Username.Prefix).To(HaveValue(Equal("ext:")))
+}
+
+// An API server that does not take its AuthenticationConfiguration does not start. What the
+// verifier goes by has to come out as one that it takes, or not at all.
+func TestWhatIsExportedForTheAPIServerIsTaken(t *testing.T) {
+	g := NewWithT(t)
+	rule := func(expression string) api.ClaimValidationRule {
+		return api.ClaimValidationRule{Expression: expression}
+	}
+	for name, change := range map[string]func(*api.ClusterTrustedIssuerSpec){
+		"a user name whose expression ends in a comment": func(s *api.ClusterTrustedIssuerSpec) {
+			s.KubernetesAuthentication.ClaimMappings = &api.ClaimMappings{Username: &api.ClaimOrExpression{Expression: "claims.name // as in the directory"}}
+		},
+		"a claim that is required, and by an expression too": func(s *api.ClusterTrustedIssuerSpec) {
+			s.Verification = &api.VerificationSpec{
+				RequiredClaims: []string{"a"}, ClaimValidationRules: []api.ClaimValidationRule{rule(`claims[?"a"].hasValue() && claims["a"] != null`)},
+			}
+		},
+		"an expression twice": func(s *api.ClusterTrustedIssuerSpec) {
+			s.Verification = &api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{rule("claims.a == 'b'"), rule("claims.a == 'b'")}}
+		},
+		"a value twice": func(s *api.ClusterTrustedIssuerSpec) {
+			same := api.ClaimValidationRule{Claim: "a", RequiredValue: "b"}
+			s.Verification = &api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{same, same}}
+		},
+		"a rule for users twice": func(s *api.ClusterTrustedIssuerSpec) {
+			same := api.UserValidationRule{Expression: "user.uid == ''"}
+			s.KubernetesAuthentication.UserValidationRules = []api.UserValidationRule{same, same}
+		},
+	} {
+		issuer := clusterIssuer("login", fixedSet(g, "key-1"))
+		issuer.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{UsernamePrefix: "ext:"}
+		change(&issuer.Spec)
+		r := newCluster(t, interceptor.Funcs{}, issuer).run("export", "cti/login", "--format", "authn-config")
+		g.Expect(r.code).To(Equal(exitOK), name)
+		readAuthentication(g, r.out)
+	}
+	for _, iss := range []string{"https://a.example.com/?tenant=b", "https://a.example.com/#b", "https://a:b@a.example.com/", "https://a b/", "urn:a"} {
+		issuer := clusterIssuer("login", fixedSet(g, "key-1"), func(i api.Issuer) { i.IssuerSpec().Issuer = iss })
+		r := newCluster(t, interceptor.Funcs{}, issuer).run("export", "cti/login", "--format", "authn-config")
+		g.Expect(r.code).To(Equal(exitError), iss)
+		g.Expect(r.out).To(BeEmpty(), iss)
+		g.Expect(r.err).To(ContainSubstring("needs an https URL without user information, query and fragment as issuer"), iss)
+	}
 }
 
 func TestExportForTheAPIServerNamesWhatIsLost(t *testing.T) {

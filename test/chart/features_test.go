@@ -268,3 +268,25 @@ func TestAutoscalerOwnsReplicas(t *testing.T) {
 		t.Error("the Deployment has a number of replicas")
 	}
 }
+
+// TestNullIsNothing: with null Helm takes a default away, and nothing comes in its place.
+// The cache of tokens was off then, and the budget for disruptions had no limit.
+func TestNullIsNothing(t *testing.T) {
+	const values = `{verifier: {tokenCacheBytes: null, podDisruptionBudget: {minAvailable: null}},
+  tracing: {endpoint: "http://otel-collector.observability.svc:4317", samplingRatio: null}}`
+	made := render(t, values)
+	verifier := made.one(t, "Deployment jwks-trust-verifier")
+	if has(arguments(t, verifier), "--token-cache-bytes") {
+		t.Errorf("a size of the cache that nobody gave: %q", arguments(t, verifier))
+	}
+	if text := fmt.Sprint(podOf(t, verifier).Object); strings.Contains(text, "OTEL_TRACES_SAMPLER") {
+		t.Errorf("a sampler that nobody asked for: %s", text)
+	}
+	budget, _, _ := unstructured.NestedMap(made.one(t, "PodDisruptionBudget jwks-trust-verifier").Object, "spec")
+	if _, empty := budget["minAvailable"]; empty || fmt.Sprint(budget["maxUnavailable"]) != "1" {
+		t.Errorf("the budget is %v", budget)
+	}
+	if given := render(t, "verifier: {tokenCacheBytes: 0, podDisruptionBudget: {minAvailable: 0}}"); !slices.Contains(arguments(t, given.one(t, "Deployment jwks-trust-verifier")), "--token-cache-bytes=0") {
+		t.Error("0 is a value")
+	}
+}

@@ -66,6 +66,12 @@ in config/, arguments of a pod take the namespace from its environment. */ -}}
 https://jwks-trust-manager.{{ .namespace }}.svc{{ if ne $port 443 }}:{{ $port }}{{ end }}
 {{- end }}
 
+{{- /* Whether there is a value: 0 is one; the empty text is none, nor is null, with which
+Helm takes a default away. */ -}}
+{{- define "jtm.given" -}}
+{{- if not (or (kindIs "invalid" .) (eq (toString .) "")) }}yes{{ end }}
+{{- end }}
+
 {{- /* Whether the controller keeps the certificate. */ -}}
 {{- define "jtm.keepsCertificate" -}}
 {{- if not (or .Values.certificate.certManager.enabled .Values.certificate.existing) }}yes{{ end }}
@@ -117,7 +123,7 @@ kind: PodDisruptionBudget
 metadata:
   {{- include "jtm.metadata" (dict "root" $.root "name" $.name "component" (printf "jwks-trust-%s" $.component)) | nindent 2 }}
 spec:
-  {{- if eq (toString .minAvailable) "" }}
+  {{- if not (include "jtm.given" (get . "minAvailable")) }}
   maxUnavailable: {{ .maxUnavailable }}
   {{- else }}
   minAvailable: {{ .minAvailable }}
@@ -178,7 +184,7 @@ env:
     valueFrom:
       resourceFieldRef:
         resource: limits.memory
-  {{- if and .root.Values.tracing.endpoint (ne (toString .root.Values.tracing.samplingRatio) "") }}
+  {{- if and .root.Values.tracing.endpoint (include "jtm.given" (get .root.Values.tracing "samplingRatio")) }}
   - name: OTEL_TRACES_SAMPLER
     value: parentbased_traceidratio
   - name: OTEL_TRACES_SAMPLER_ARG

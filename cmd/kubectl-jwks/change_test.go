@@ -71,6 +71,40 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+// Two ask within the five seconds between two fetches: one annotation holds one request,
+// and the fetch for the later one is after the earlier one too.
+func TestRefreshIsDoneWithTheOneThatSomebodyElseAskedForSince(t *testing.T) {
+	g := NewWithT(t)
+	set := fixedSet(g, "key-1")
+	asks := func(value string) interceptor.Funcs {
+		return interceptor.Funcs{Patch: func(ctx context.Context, kube client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
+			if err := kube.Patch(ctx, o, patch, opts...); err != nil {
+				return err
+			}
+			seen := &api.TrustedIssuer{}
+			if err := kube.Get(ctx, client.ObjectKeyFromObject(o), seen); err != nil {
+				return err
+			}
+			seen.Annotations[api.AnnotationRefresh] = value
+			handled := &api.HandledRefresh{Request: value, StartTime: metav1.NewMicroTime(start), Outcome: api.ReasonSucceeded}
+			if err := kube.Update(ctx, seen); err != nil {
+				return err
+			}
+			seen.Status.HandledRefresh = handled
+			return kube.Status().Update(ctx, seen)
+		}}
+	}
+	issuer := trustedIssuer("auth0", set, func(i api.Issuer) {
+		i.SetAnnotations(map[string]string{api.AnnotationRefresh: "old"})
+		i.IssuerStatus().HandledRefresh = &api.HandledRefresh{Request: "old", Outcome: api.ReasonSucceeded}
+	})
+	r := newCluster(t, asks("somebody else's"), issuer.DeepCopy()).run("refresh", "auth0", "--timeout", "2s")
+	g.Expect(r.code).To(Equal(exitOK), r.err)
+	g.Expect(r.out).To(ContainSubstring("The trusted keys are the same."))
+	r = newCluster(t, asks("old"), issuer.DeepCopy()).run("refresh", "auth0", "--timeout", "10ms")
+	g.Expect(r.code).To(Equal(exitError), "what was done before nobody has done since")
+}
+
 func TestRefreshKeepsOtherAnnotations(t *testing.T) {
 	c := newCluster(t, handles(api.ReasonSucceeded, ""), trustedIssuer("auth0", nil, func(i api.Issuer) { i.SetAnnotations(map[string]string{"team": "x", api.AnnotationRefresh: "old"}) }))
 	c.Expect(c.run("refresh", "auth0").code).To(Equal(exitOK))

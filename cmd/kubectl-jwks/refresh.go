@@ -59,14 +59,22 @@ func (c *cli) refresh(ctx context.Context, issuer api.Issuer, timeout time.Durat
 		return err
 	}
 	fmt.Fprintf(c.ErrOut, "Asked for a refresh of %s; waiting for it ...\n", describedAs(issuer))
-	err := c.await(ctx, issuer, timeout, func(now api.Issuer) bool {
-		h := now.IssuerStatus().HandledRefresh
-		return h != nil && h.Request == request
-	})
+	err := c.await(ctx, issuer, timeout, func(now api.Issuer) bool { return answered(request, before, now) })
 	if err != nil {
 		return err
 	}
 	return c.reportRefresh(before, issuer)
+}
+
+// answered reports whether somebody's request has been handled: by itself, or by one that
+// has taken its place in the annotation since, and so came later.
+func answered(request string, before, now api.Issuer) bool {
+	h := now.IssuerStatus().HandledRefresh
+	if h == nil || h.Request == request {
+		return h != nil
+	}
+	earlier := before.IssuerStatus().HandledRefresh
+	return h.Request == now.GetAnnotations()[api.AnnotationRefresh] && h.Request != "" && (earlier == nil || h.Request != earlier.Request)
 }
 
 // unchanged is for a change that must not be made to an object which has changed since

@@ -290,3 +290,24 @@ func TestNullIsNothing(t *testing.T) {
 		t.Error("0 is a value")
 	}
 }
+
+// TestLabelsGivenTwice: a label of one object and the same one of all, or one of ours, made
+// YAML with a key that stands twice, which kustomize refuses; and pods that their own
+// Deployment did not select.
+func TestLabelsGivenTwice(t *testing.T) {
+	made := render(t, `{commonLabels: {team: platform, app.kubernetes.io/name: all, app.kubernetes.io/part-of: auth},
+  verifier: {podLabels: {app.kubernetes.io/name: mine}, podAnnotations: {kubectl.kubernetes.io/default-container: sidecar}},
+  metrics: {grafanaDashboard: {enabled: true, labels: {team: monitoring}}}}`)
+	if labels := made.one(t, "ConfigMap jwks-trust-manager-dashboard").GetLabels(); labels["team"] != "monitoring" || labels["app.kubernetes.io/part-of"] != "auth" {
+		t.Errorf("the dashboard's labels are %v", labels)
+	}
+	deployment := made.one(t, "Deployment jwks-trust-verifier")
+	pod, _, _ := unstructured.NestedStringMap(deployment.Object, "spec", "template", "metadata", "labels")
+	if pod["app.kubernetes.io/name"] != "jwks-trust-verifier" || pod["team"] != "platform" || deployment.GetLabels()["app.kubernetes.io/name"] != "jwks-trust-verifier" {
+		t.Errorf("the pods' labels are %v", pod)
+	}
+	annotations, _, _ := unstructured.NestedStringMap(deployment.Object, "spec", "template", "metadata", "annotations")
+	if annotations["kubectl.kubernetes.io/default-container"] != "sidecar" {
+		t.Errorf("the pods' annotations are %v", annotations)
+	}
+}

@@ -16,14 +16,10 @@ name: {{ .name }}
 {{- if not (get . "clustered") }}
 namespace: {{ .root.Release.Namespace }}
 {{- end }}
+{{- $labels := dict -}}
+{{- with get . "component" }}{{ $_ := set $labels "app.kubernetes.io/name" . }}{{ end }}
 labels:
-  {{- with get . "component" }}
-  app.kubernetes.io/name: {{ . }}
-  {{- end }}
-  {{- include "jtm.labels" .root | nindent 2 }}
-  {{- with get . "labels" }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- toYaml (merge $labels (get . "labels" | default dict) (include "jtm.labels" .root | fromYaml)) | nindent 2 }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -103,15 +99,9 @@ jwks-trust.dev/shard: {{ . | quote }}
 
 {{- define "jtm.podMetadata" -}}
 labels:
-  {{- include "jtm.selector" . | nindent 2 }}
-  {{- with merge (dict) .values.podLabels .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- toYaml (merge (include "jtm.selector" . | fromYaml) .values.podLabels .root.Values.commonLabels) | nindent 2 }}
 annotations:
-  kubectl.kubernetes.io/default-container: manager
-  {{- with merge (dict) .values.podAnnotations .root.Values.commonAnnotations }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- toYaml (merge (dict) .values.podAnnotations .root.Values.commonAnnotations (dict "kubectl.kubernetes.io/default-container" "manager")) | nindent 2 }}
 {{- end }}
 
 {{- define "jtm.disruption" -}}

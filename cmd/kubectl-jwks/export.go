@@ -244,6 +244,9 @@ func beyondKeys(spec *api.IssuerSpec) []string {
 	demands := inexpressible(spec)
 	demands = slices.DeleteFunc(demands, func(d string) bool { return strings.HasPrefix(d, "spec.verification.requiredClaims") })
 	if v := spec.Verification; v != nil {
+		if v.MaxTokenLifetime != nil {
+			demands = append(demands, "spec.verification.maxTokenLifetime")
+		}
 		if len(v.RequiredClaims) > 0 {
 			demands = append(demands, "spec.verification.requiredClaims")
 		}

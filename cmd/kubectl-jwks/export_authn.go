@@ -153,6 +153,13 @@ func claimRules(v *api.VerificationSpec) []object {
 		}
 		add(object{"expression": fmt.Sprintf("claims[?%[1]s].hasValue() && claims[%[1]s] != null", key), "message": "the claim " + name + " is required"})
 	}
+	if d := v.MaxTokenLifetime; d != nil {
+		// Numbers may come as whole ones or not, and a claim that is not there is an error.
+		add(object{
+			"expression": fmt.Sprintf("double(claims.exp) - double(claims.iat) <= double(%s)", strconv.FormatFloat(d.Seconds(), 'f', -1, 64)),
+			"message":    "a token has to expire at most " + d.Duration.String() + " after iat",
+		})
+	}
 	for _, r := range v.ClaimValidationRules {
 		switch {
 		case r.Expression == "":
@@ -178,9 +185,6 @@ func inexpressible(spec *api.IssuerSpec) []string {
 	}
 	if v.Leeway != nil && v.Leeway.Duration != api.DefaultLeeway {
 		lost = append(lost, "spec.verification.leeway")
-	}
-	if v.MaxTokenLifetime != nil {
-		lost = append(lost, "spec.verification.maxTokenLifetime")
 	}
 	for _, name := range v.RequiredClaims {
 		if _, ok := celKey(name); !ok {

@@ -23,7 +23,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 	"github.com/jwks-trust/jwks-trust-manager/internal/keyset"
+	"github.com/jwks-trust/jwks-trust-manager/internal/policy"
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
 	"github.com/jwks-trust/jwks-trust-manager/test/harness"
 )
@@ -122,7 +124,7 @@ func TestExportNamesTheRulesThatProxiesDoNotKnow(t *testing.T) {
 		RequiredClaims: []string{"tenant", "x__y:z__"}, ClaimValidationRules: []api.ClaimValidationRule{{Claim: "hd", RequiredValue: "example.com"}},
 	}
 	c := newCluster(t, interceptor.Funcs{}, plain, strict, published(g, plain, set), published(g, strict, set), mounted(g, plain, set), mounted(g, strict, set))
-	const all = "spec.allowedAlgorithms, spec.verification.maxTokenLifetime, spec.verification.tokenTypes, spec.verification.requiredClaims, spec.verification.claimValidationRules.\n"
+	const all = "spec.allowedAlgorithms, spec.verification.tokenTypes, spec.verification.maxTokenLifetime, spec.verification.requiredClaims, spec.verification.claimValidationRules.\n"
 	for form, want := range map[string]string{
 		"istio": "Not in it, because a RequestAuthentication cannot say it: " + all, "istio --use-mirror": "Not in it, because a RequestAuthentication cannot say it: " + all,
 		"envoy-gateway": "Not in it, because a JWT provider cannot say it: " + all, "nginx": "",
@@ -299,6 +301,29 @@ func TestWhatIsExportedForTheAPIServerIsTaken(t *testing.T) {
 	}
 }
 
+// The API server can be told how long a token may be good for, so it refuses what the
+// verifier refuses. test/schemas asks it.
+func TestExportForTheAPIServerBoundsTheLifetime(t *testing.T) {
+	g := NewWithT(t)
+	issuer := clusterIssuer("login", fixedSet(g, "key-1"))
+	issuer.Spec.Verification = &api.VerificationSpec{MaxTokenLifetime: &metav1.Duration{Duration: 90*time.Second + 500*time.Millisecond}}
+	r := newCluster(t, interceptor.Funcs{}, issuer).run("export", "cti/login", "--format", "authn-config")
+	g.Expect(r.err).NotTo(ContainSubstring("Not in it"))
+	rules := readAuthentication(g, r.out).JWT[0].ClaimValidationRules
+	g.Expect(rules).To(HaveLen(1))
+	same, err := policy.Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: rules[0].Expression}}}, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	for claims, holds := range map[string]bool{
+		`{"exp":1795780890,"iat":1795780800}`: true, `{"exp":1795780890.5,"iat":1795780800}`: true,
+		`{"exp":1795780891,"iat":1795780800}`: false, `{"exp":1795780890.6,"iat":1795780800}`: false,
+		`{"exp":1795780890}`: false, `{"exp":1795780890,"iat":null}`: false,
+	} {
+		object, err := jose.ReadObject([]byte(claims), 8)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(same.Evaluate(object).CheckRules() == nil).To(Equal(holds), claims)
+	}
+}
+
 func TestExportForTheAPIServerNamesWhatIsLost(t *testing.T) {
 	g := NewWithT(t)
 	const says = "Not in it, because an AuthenticationConfiguration cannot say it: "
@@ -313,7 +338,7 @@ func TestExportForTheAPIServerNamesWhatIsLost(t *testing.T) {
 		"all algorithms but one, and a leeway": {func(s *api.IssuerSpec) {
 			s.AllowedAlgorithms = append([]api.Algorithm{"EdDSA"}, all[1:]...)
 			s.Verification = &api.VerificationSpec{Leeway: &metav1.Duration{Duration: time.Second}, MaxTokenLifetime: &metav1.Duration{Duration: time.Hour}}
-		}, says + "spec.allowedAlgorithms, spec.verification.leeway, spec.verification.maxTokenLifetime.\n"},
+		}, says + "spec.allowedAlgorithms, spec.verification.leeway.\n"},
 	} {
 		issuer := clusterIssuer("login", fixedSet(g, "key-1"), func(i api.Issuer) { tc.change(i.IssuerSpec()) })
 		issuer.Spec.KubernetesAuthentication = &api.KubernetesAuthentication{UsernamePrefix: "ext:"}

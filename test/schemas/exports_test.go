@@ -202,6 +202,8 @@ func testAPIServer(t *testing.T, w *world) {
 				"a required claim is null": {requiredClaims[0]: nil},
 				"another one is null":      {requiredClaims[1]: nil},
 				"the third one is null":    {requiredClaims[2]: nil},
+				"it is good for too long":  {"exp": time.Now().Add(3 * time.Hour).Unix()},
+				"nobody knows how long":    {"iat": nil},
 				"the name is empty":        {"sub": ""},
 				"the name is null":         {"sub": nil},
 			}

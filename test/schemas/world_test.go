@@ -151,8 +151,9 @@ func (w *world) trust() {
 	spec := api.IssuerSpec{
 		Issuer: w.issuer.URL(), Audiences: audiences, JWKSURI: w.issuer.JWKSURI(), CABundle: w.issuer.CABundle(),
 		Verification: &api.VerificationSpec{
-			RequiredClaims:  requiredClaims,
-			ResponseHeaders: []api.ResponseHeader{{Name: "X-Auth-Tenant", Claim: "tenant"}},
+			MaxTokenLifetime: &metav1.Duration{Duration: 2 * time.Hour},
+			RequiredClaims:   requiredClaims,
+			ResponseHeaders:  []api.ResponseHeader{{Name: "X-Auth-Tenant", Claim: "tenant"}},
 		},
 	}
 	ti := &api.TrustedIssuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "auth0"}}

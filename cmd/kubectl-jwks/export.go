@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"os"
@@ -314,6 +315,9 @@ func (o *exportOptions) verifier(ctx context.Context) (string, error) {
 func (o *exportOptions) ca(ctx context.Context) (string, error) {
 	if o.authority != "" {
 		text, err := os.ReadFile(o.authority)
+		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(text) {
+			err = advise("It has to be the authority of the verifier's certificate, in PEM: ca.crt of the ConfigMap "+authorityName+", say.", "--verifier-ca: there is no certificate in %s", o.authority)
+		}
 		return string(text), err
 	}
 	kube, err := o.c.connect()

@@ -301,6 +301,20 @@ func TestWhatIsExportedForTheAPIServerIsTaken(t *testing.T) {
 	}
 }
 
+// An API server does not start with an authority that is none, and with an empty file it
+// would have gone by its own roots.
+func TestExportForTheAPIServerTakesNoAuthorityThatIsNone(t *testing.T) {
+	c := newCluster(t, interceptor.Funcs{}, clusterIssuer("login", fixedSet(NewWithT(t), "key-1")))
+	for name, content := range map[string]string{"empty": "", "a key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"} {
+		file := filepath.Join(t.TempDir(), "ca.crt")
+		c.Expect(os.WriteFile(file, []byte(content), 0o600)).To(Succeed())
+		r := c.run("export", "cti/login", "--format", "authn-config", "--verifier-ca", file)
+		c.Expect(r.code).To(Equal(exitError), name)
+		c.Expect(r.out).To(BeEmpty(), name)
+		c.Expect(r.err).To(ContainSubstring("--verifier-ca: there is no certificate in "+file), name)
+	}
+}
+
 // The API server can be told how long a token may be good for, so it refuses what the
 // verifier refuses. test/schemas asks it.
 func TestExportForTheAPIServerBoundsTheLifetime(t *testing.T) {

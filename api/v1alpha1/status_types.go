@@ -101,7 +101,7 @@ type IssuerStatus struct {
 	CompromisedKeys []CompromisedKey `json:"compromisedKeys,omitempty"`
 
 	// handledClear is the value of the annotation jwks-trust.dev/clear-compromised
-	// that was last acted on.
+	// that was last acted on; absent once the annotation is.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	HandledClear string `json:"handledClear,omitempty"`

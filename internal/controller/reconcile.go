@@ -523,15 +523,16 @@ func endOfTrust(k api.KeyStatus, spec *api.IssuerSpec) time.Time {
 }
 
 // applyClear forgets the compromised keys that the annotation names, once for
-// each value of it, and reports whether it did.
+// each value of it, and reports whether it did. A value that was taken off counts anew:
+// a key can be exposed again, and cleared again.
 func applyClear(issuer api.Issuer) bool {
 	value, status := issuer.GetAnnotations()[api.AnnotationClearCompromised], issuer.IssuerStatus()
-	if value == "" || cut(value) == status.HandledClear {
+	if cut(value) == status.HandledClear {
 		return false
 	}
 	clearCompromised(status, value)
 	status.HandledClear = cut(value)
-	return true
+	return value != ""
 }
 
 func (r *Reconciler) addFinalizer(ctx context.Context, issuer api.Issuer, m *memory) error {

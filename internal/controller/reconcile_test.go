@@ -504,6 +504,35 @@ var _ = Describe("A key published with its private part (THREATS 17)", func() {
 		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
 	})
 
+	It("is cleared again, when it was exposed again, by the same annotation taken off and set anew", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Publish(key1(), key2())
+		s.create()
+		leak := func() {
+			s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(key2().PrivateJWK()))))
+			s.after(8 * time.Minute)
+			s.issuer.Respond(nil)
+			Expect(s.status().CompromisedKeys).To(ConsistOf(HaveField("KeyID", "k2")))
+		}
+		s.reconcile()
+		leak()
+		thumbprint := s.status().CompromisedKeys[0].Thumbprint
+		s.annotate(api.AnnotationClearCompromised, thumbprint)
+		s.after(time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+
+		leak()
+		s.after(8 * time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1"}), "what was said of the first time says nothing of this one")
+		s.edit(func(ti *api.TrustedIssuer) { delete(ti.Annotations, api.AnnotationClearCompromised) })
+		s.after(time.Minute)
+		Expect(s.kids()).To(Equal([]string{"k1"}))
+		s.annotate(api.AnnotationClearCompromised, thumbprint)
+		s.after(time.Minute)
+		Expect(s.status().CompromisedKeys).To(BeEmpty())
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+	})
+
 	It("takes the only key out of the ConfigMaps: nothing that is exposed stays trusted", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.issuer.Publish(key2())

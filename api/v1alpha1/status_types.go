@@ -101,7 +101,8 @@ type IssuerStatus struct {
 	CompromisedKeys []CompromisedKey `json:"compromisedKeys,omitempty"`
 
 	// handledClear is the value of the annotation jwks-trust.dev/clear-compromised
-	// that was last acted on; absent once the annotation is.
+	// that was last acted on, or its digest where it has over 1024 bytes; absent once
+	// the annotation is.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	HandledClear string `json:"handledClear,omitempty"`
@@ -219,7 +220,7 @@ type AttemptStatus struct {
 // HandledRefresh is the outcome of a requested refresh.
 type HandledRefresh struct {
 	// request is the value of the annotation jwks-trust.dev/refresh that was
-	// last acted on.
+	// last acted on, or its digest where it has over 1024 bytes.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Request string `json:"request,omitempty"`

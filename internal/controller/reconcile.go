@@ -413,7 +413,7 @@ func (r *Reconciler) planFor(issuer api.Issuer, m *memory, trusted *keyset.Set, 
 	s := issuer.IssuerStatus()
 	return planFetch(planInput{
 		now: now, generation: issuer.GetGeneration(), spec: issuer.IssuerSpec(), status: s,
-		request:  cut(issuer.GetAnnotations()[api.AnnotationRefresh]),
+		request:  shortened(issuer.GetAnnotations()[api.AnnotationRefresh]),
 		approved: approved(issuer),
 		last:     m.last,
 		readmit:  m.readmit,
@@ -527,11 +527,11 @@ func endOfTrust(k api.KeyStatus, spec *api.IssuerSpec) time.Time {
 // a key can be exposed again, and cleared again.
 func applyClear(issuer api.Issuer) bool {
 	value, status := issuer.GetAnnotations()[api.AnnotationClearCompromised], issuer.IssuerStatus()
-	if cut(value) == status.HandledClear {
+	if shortened(value) == status.HandledClear {
 		return false
 	}
 	clearCompromised(status, value)
-	status.HandledClear = cut(value)
+	status.HandledClear = shortened(value)
 	return value != ""
 }
 

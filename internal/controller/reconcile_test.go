@@ -533,6 +533,23 @@ var _ = Describe("A key published with its private part (THREATS 17)", func() {
 		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
 	})
 
+	It("is cleared by a list that is longer than status repeats, and that has grown at its end", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Publish(key1(), key2())
+		s.create()
+		s.reconcile()
+		before := strings.Repeat(strings.Repeat("t", 43)+",", 40)
+		s.annotate(api.AnnotationClearCompromised, before)
+		s.after(time.Minute)
+		s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(key2().PrivateJWK()))))
+		s.after(8 * time.Minute)
+		s.issuer.Respond(nil)
+		s.annotate(api.AnnotationClearCompromised, before+s.status().CompromisedKeys[0].Thumbprint)
+		s.after(time.Minute)
+		Expect(s.status().CompromisedKeys).To(BeEmpty())
+		Expect(s.kids()).To(Equal([]string{"k1", "k2"}))
+	})
+
 	It("takes the only key out of the ConfigMaps: nothing that is exposed stays trusted", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.issuer.Publish(key2())

@@ -194,7 +194,7 @@ func (f *fetching) jwksURI(ctx context.Context) (string, error) {
 func (r *Reconciler) readStatic(issuer api.Issuer) sourced {
 	out := sourced{attempt: attempt{
 		started: r.Clock.Now(), generation: issuer.GetGeneration(),
-		request: cut(issuer.GetAnnotations()[api.AnnotationRefresh]), requestedAt: issuer.IssuerStatus().RefreshRequestedAt,
+		request: shortened(issuer.GetAnnotations()[api.AnnotationRefresh]), requestedAt: issuer.IssuerStatus().RefreshRequestedAt,
 	}}
 	out = out.parsed([]byte(issuer.IssuerSpec().JWKS), issuer)
 	if out.succeeded {

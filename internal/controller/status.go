@@ -136,10 +136,19 @@ func nextStatus(issuer api.Issuer, out outcome, now time.Time) *api.IssuerStatus
 	return next
 }
 
+// shortened is the value of an annotation as status repeats it: its digest where it is
+// too long for that, so that no two values look the same.
+func shortened(value string) string {
+	if len(value) <= maxText {
+		return value
+	}
+	return snapshot.DigestOf([]byte(value))
+}
+
 // answerRefresh answers the refresh annotation where no fetch will: with the reason
 // that the condition Fetched has. Somebody may be waiting for it.
 func answerRefresh(next *api.IssuerStatus, issuer api.Issuer, now time.Time) {
-	spec, request, h := issuer.IssuerSpec(), cut(issuer.GetAnnotations()[api.AnnotationRefresh]), next.HandledRefresh
+	spec, request, h := issuer.IssuerSpec(), shortened(issuer.GetAnnotations()[api.AnnotationRefresh]), next.HandledRefresh
 	if !spec.Static() && !spec.Suspended() || request == "" || h != nil && h.Request == request {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -311,6 +312,18 @@ var _ = Describe("A ClusterTrustedIssuer with a namespaceSelector", func() {
 		f.expectCopies(selected...)
 		Expect(f.status()).To(condition(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonInvalidSelector))
 		Expect(series("jwks_trust_issuer_distributed", f.key)).To(Equal([]float64{0}))
+	})
+
+	It("goes on with the keys where a selector is wrong at greater length than a condition can say", func(ctx context.Context) {
+		f, selected := newFleet(ctx, 1)
+		f.distribute()
+		f.edit(func(spec *api.ClusterTrustedIssuerSpec) {
+			spec.NamespaceSelector.MatchLabels["team"] = strings.Repeat("a", 40_000)
+		})
+		f.after(8 * time.Minute)
+		f.expectCopies(selected...)
+		Expect(f.status()).To(And(isReady(api.ReasonFresh), condition(api.ConditionDistributed, metav1.ConditionFalse, api.ReasonInvalidSelector)))
+		Expect(f.status().Snapshot.LastSuccessTime.Time).To(BeTemporally("==", noon.Add(8*time.Minute)))
 	})
 
 	It("goes on where a namespace has a ConfigMap of that name, or no room; status names them", func(ctx context.Context) {

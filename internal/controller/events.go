@@ -204,10 +204,13 @@ func list(names []string) string {
 	return fmt.Sprintf("%q", names)
 }
 
-// cut shortens s to at most maxText bytes, between two characters.
-func cut(s string) string {
-	if len(s) <= maxText {
+// cut shortens s to at most maxText bytes.
+func cut(s string) string { return cutTo(maxText, s) }
+
+// cutTo shortens s to at most so many bytes, between two characters.
+func cutTo(most int, s string) string {
+	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:maxText-len("…")], "") + "…"
+	return strings.ToValidUTF8(s[:most-len("…")], "") + "…"
 }

@@ -27,6 +27,9 @@ const (
 	// maxNamed bounds each list of kids in status.rotation. A whole trusted set can
 	// go at once, missing keys included, and is twice as long.
 	maxNamed = 100
+	// maxMessage is the longest message of a condition, in bytes. What others say, and what
+	// spec says wrong, can be longer, and must not keep the rest of status from being saved.
+	maxMessage = 32 << 10
 	// recordAfter is the part of cacheTTL after which a success that changed
 	// nothing but its own time is written down.
 	recordAfter = 0.7
@@ -420,7 +423,7 @@ func keyStatus(old []api.KeyStatus, k *keyset.Key, state api.KeyState, now time.
 func setConditions(next *api.IssuerStatus, issuer api.Issuer, out outcome, now time.Time) {
 	set := func(kind string, status metav1.ConditionStatus, reason, message string) {
 		meta.SetStatusCondition(&next.Conditions, metav1.Condition{
-			Type: kind, Status: status, Reason: reason, Message: message,
+			Type: kind, Status: status, Reason: reason, Message: cutTo(maxMessage, message),
 			ObservedGeneration: next.ObservedGeneration, LastTransitionTime: metav1.NewTime(now),
 		})
 	}

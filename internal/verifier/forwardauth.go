@@ -52,7 +52,7 @@ func (h *forwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v := Verdict{Outcome: CannotDecide, Reason: Overloaded}
 		count(protocolForwardAuth, v)
 		span.end(v, "")
-		w.WriteHeader(http.StatusServiceUnavailable)
+		writeForwardAuth(w, v)
 		return
 	}
 	defer h.gate.leave()

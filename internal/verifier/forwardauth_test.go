@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -253,11 +254,14 @@ func TestForwardAuthSheds(t *testing.T) {
 	<-entered
 	before := counted(protocolForwardAuth, CannotDecide, Overloaded)
 	r := ask(t, "GET", url+clusterPath, "Bearer x")
+	end := sync.OnceFunc(func() { close(finish) })
+	defer end()
 	g.Expect(r.StatusCode).To(Equal(http.StatusServiceUnavailable), "THREATS 59: a bare 503 under overload")
+	g.Expect(r.Header.Get(HeaderReason)).To(Equal(string(Overloaded)), "proxies log why they could let nobody in")
 	g.Expect(r.Header).NotTo(HaveKey("Retry-After"))
 	g.Expect(r.ContentLength).To(BeZero())
 	g.Expect(counted(protocolForwardAuth, CannotDecide, Overloaded)).To(Equal(before + 1))
-	close(finish)
+	end()
 	g.Expect((<-first).Header.Get(HeaderReason)).To(Equal(string(UnknownIssuer)), "the one that was in is answered")
 }
 

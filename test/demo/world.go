@@ -240,9 +240,9 @@ Everything keeps running until you press Ctrl-C. In another terminal:
   kubectl describe trustedissuer -n orders orders
   TOKEN=$(cat %s)
   curl -i --cacert %s -H "Authorization: Bearer $TOKEN" https://%s/forward-auth/ns/orders/orders
-  kubectl --token="$TOKEN" auth whoami
+  kubectl --kubeconfig=%s --token="$TOKEN" auth whoami
   tail -f %s %s
-`, w.kubeconf, harness.Assets(), w.path("token"), w.path("ca.crt"), w.address, w.controller.LogPath, w.verifier.LogPath)
+`, w.kubeconf, harness.Assets(), w.path("token"), w.path("ca.crt"), w.address, w.path("bare.yaml"), w.controller.LogPath, w.verifier.LogPath)
 	token := w.newKey.Sign(testissuer.Claims(w.issuer.URL(), "alice", audience, time.Now(), 24*time.Hour))
 	if err := w.write("token", []byte(token)); err != nil {
 		return err

@@ -74,6 +74,7 @@ func (p *toxiproxy) call(method, path string, body any) error {
 	if err != nil {
 		return err
 	}
+	req.Close = true // a connection that has been idle may be closed while it is asked for more
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err

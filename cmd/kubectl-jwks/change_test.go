@@ -19,9 +19,17 @@ import (
 	"github.com/jwks-trust/jwks-trust-manager/internal/testissuer"
 )
 
-// controller answers each patch of an issuer as the controller would: act changes the
-// object and its status.
+// controller answers each patch of an issuer as the controller would: act changes its
+// status.
 func controller(act func(*api.TrustedIssuer)) interceptor.Funcs {
+	return answering(func(ctx context.Context, kube client.WithWatch, seen *api.TrustedIssuer) error {
+		act(seen)
+		return kube.Status().Update(ctx, seen)
+	})
+}
+
+// answering has somebody act on each patch of an issuer, who sees it as it is then.
+func answering(act func(context.Context, client.WithWatch, *api.TrustedIssuer) error) interceptor.Funcs {
 	return interceptor.Funcs{Patch: func(ctx context.Context, kube client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
 		if err := kube.Patch(ctx, o, patch, opts...); err != nil {
 			return err
@@ -30,8 +38,7 @@ func controller(act func(*api.TrustedIssuer)) interceptor.Funcs {
 		if err := kube.Get(ctx, client.ObjectKeyFromObject(o), seen); err != nil {
 			return err
 		}
-		act(seen)
-		return kube.Status().Update(ctx, seen)
+		return act(ctx, kube, seen)
 	}}
 }
 
@@ -77,14 +84,7 @@ func TestRefreshIsDoneWithTheOneThatSomebodyElseAskedForSince(t *testing.T) {
 	g := NewWithT(t)
 	set := fixedSet(g, "key-1")
 	asks := func(value string) interceptor.Funcs {
-		return interceptor.Funcs{Patch: func(ctx context.Context, kube client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
-			if err := kube.Patch(ctx, o, patch, opts...); err != nil {
-				return err
-			}
-			seen := &api.TrustedIssuer{}
-			if err := kube.Get(ctx, client.ObjectKeyFromObject(o), seen); err != nil {
-				return err
-			}
+		return answering(func(ctx context.Context, kube client.WithWatch, seen *api.TrustedIssuer) error {
 			seen.Annotations[api.AnnotationRefresh] = value
 			handled := &api.HandledRefresh{Request: value, StartTime: metav1.NewMicroTime(start), Outcome: api.ReasonSucceeded}
 			if err := kube.Update(ctx, seen); err != nil {
@@ -92,7 +92,7 @@ func TestRefreshIsDoneWithTheOneThatSomebodyElseAskedForSince(t *testing.T) {
 			}
 			seen.Status.HandledRefresh = handled
 			return kube.Status().Update(ctx, seen)
-		}}
+		})
 	}
 	issuer := trustedIssuer("auth0", set, func(i api.Issuer) {
 		i.SetAnnotations(map[string]string{api.AnnotationRefresh: "old"})

@@ -49,20 +49,19 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 	}
 	w := r.wanted(issuer, key, data)
 	same, err := r.copyIs(ctx, w, m)
-	if err == nil && same { // one of an earlier name may have come to light since
-		var others []client.ObjectKey
-		others, err = r.others(ctx, issuer, key)
-		same = len(others) == 0
-	}
 	if err != nil {
 		return &copied{failedPublication(key, err), err}
 	}
-	if !same {
+	others, err := r.others(ctx, issuer, key) // one may have come to light since
+	if err != nil {
+		return &copied{failedPublication(key, err), err}
+	}
+	if !same || len(others) > 0 {
 		version, err := r.ensure(ctx, issuer, w)
 		if err != nil {
 			return &copied{failedPublication(key, err), errors.Join(unlessForeign(err), r.keepOthers(ctx, issuer, w, err, m))}
 		}
-		if err := r.removeOthers(ctx, issuer, key); err != nil {
+		if err := r.removeOthers(ctx, issuer, others); err != nil {
 			return &copied{failedPublication(key, err), err}
 		}
 		m.copyVersion, m.copyData = version, w.sum()
@@ -104,10 +103,9 @@ func (r *Reconciler) others(ctx context.Context, issuer api.Issuer, key client.O
 }
 
 // removeOthers removes them, unless one of them may be the one that spec names by now.
-func (r *Reconciler) removeOthers(ctx context.Context, issuer api.Issuer, key client.ObjectKey) error {
-	others, err := r.others(ctx, issuer, key)
-	if err != nil || len(others) == 0 {
-		return err
+func (r *Reconciler) removeOthers(ctx context.Context, issuer api.Issuer, others []client.ObjectKey) error {
+	if len(others) == 0 {
+		return nil
 	}
 	now, err := r.live(ctx, issuer)
 	if err == nil && now.GetGeneration() != issuer.GetGeneration() {
@@ -116,8 +114,13 @@ func (r *Reconciler) removeOthers(ctx context.Context, issuer api.Issuer, key cl
 	if err != nil {
 		return err
 	}
-	for _, other := range others {
-		if _, err := r.letGo(ctx, issuer, other, false); err != nil {
+	return r.letGoOf(ctx, issuer, others)
+}
+
+// letGoOf lets go of ConfigMaps that nothing names any more.
+func (r *Reconciler) letGoOf(ctx context.Context, issuer api.Issuer, keys []client.ObjectKey) error {
+	for _, key := range keys {
+		if _, err := r.letGo(ctx, issuer, key, false); err != nil {
 			return err
 		}
 	}

@@ -119,10 +119,9 @@ var _ = Describe("A manager that has lost its lease, and does not know yet,", fu
 	})
 })
 
-// seesOnly has the scene's manager, a new one, read the object as it was then.
+// seesOnly has the manager read the object as it was then.
 func (s *scene) seesOnly(then *api.TrustedIssuer) {
 	GinkgoHelper()
-	s.restart()
 	current, ok := s.r.Client.(client.WithWatch)
 	Expect(ok).To(BeTrue())
 	s.r.Client = interceptor.NewClient(current, interceptor.Funcs{
@@ -147,6 +146,7 @@ var _ = Describe("A manager that sees the past", func() {
 		s.create(func(spec *api.IssuerSpec) { spec.Issuer = "https://another.example.com" })
 		s.reconcile()
 		want := configMap(ctx, s.copyKey())
+		s.restart()
 		s.seesOnly(then)
 		_, _ = s.r.Reconcile(ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
 		Expect(configMap(ctx, s.copyKey())).To(Equal(want))
@@ -161,6 +161,7 @@ var _ = Describe("A manager that sees the past", func() {
 		s.after(10 * time.Second)
 		renamed := client.ObjectKey{Namespace: s.key.Namespace, Name: "login-keys"}
 		want := configMap(ctx, renamed)
+		s.restart()
 		s.seesOnly(then)
 		_, _ = s.r.Reconcile(ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
 		Expect(configMap(ctx, renamed)).To(Equal(want))

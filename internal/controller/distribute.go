@@ -297,9 +297,9 @@ func (d *Distributor) bring(ctx context.Context, issuer api.Issuer, t *tally, na
 // come from two caches, of which each may show another moment: a selector and labels that
 // never stood together must not cost a namespace its copy.
 func (d *Distributor) takeBack(ctx context.Context, issuer api.Issuer, t *tally, ns *metav1.PartialObjectMetadata) error {
-	left, err := d.Holders(ctx, issuer.GetUID(), client.InNamespace(ns.Name))
+	left, err := d.others(ctx, issuer, client.ObjectKey{Namespace: ns.Name})
 	if err != nil {
-		return fmt.Errorf("listing the issuer's ConfigMaps: %w", err)
+		return err
 	}
 	if len(left) > 0 {
 		if err := d.confirmBoth(ctx, issuer, ns); err != nil {
@@ -307,7 +307,7 @@ func (d *Distributor) takeBack(ctx context.Context, issuer api.Issuer, t *tally,
 		}
 	}
 	t.drop(ns.Name)
-	return d.removeOthers(ctx, issuer, client.ObjectKey{Namespace: ns.Name})
+	return d.letGoOf(ctx, issuer, left)
 }
 
 // confirmBoth reports a conflict where the issuer's spec, or the namespace, is not what
@@ -398,14 +398,14 @@ func (d *Distributor) ensureCopy(ctx context.Context, issuer api.Issuer, w wante
 	var version string
 	switch untouched := before.version != "" && meta.ResourceVersion == before.version && len(others) == 0; {
 	case len(w.data) == 0 && meta.Name == "":
-		return place{sum: sum}, d.removeOthers(ctx, issuer, w.key)
+		return place{sum: sum}, d.removeOthers(ctx, issuer, others)
 	case untouched && before.sum == sum:
 		return before, nil
 	case untouched && before.keys <= len(w.data): // to apply takes nothing away
 		version, err = d.applyData(ctx, &corev1.ConfigMap{ObjectMeta: meta.ObjectMeta}, w)
 	default:
 		if version, err = d.ensure(ctx, issuer, w); err == nil {
-			err = d.removeOthers(ctx, issuer, w.key)
+			err = d.removeOthers(ctx, issuer, others)
 		}
 	}
 	return place{sum: sum, keys: len(w.data), version: version}, err

@@ -74,8 +74,10 @@ type Issuer struct {
 	// trust changes whenever anything does that a verdict rests on but the time.
 	trust *trust
 
-	// usable are the keys that may verify tokens now; nil when there are none.
-	usable *keyset.Set
+	// usable are the keys that may verify tokens now, and mirrored those of them that fit
+	// an algorithm which spec allows: who reads them does not ask for that. Both are nil
+	// when there are none.
+	usable, mirrored *keyset.Set
 	// window is the time during which they may.
 	window snapshot.Window
 	// revoked are keys of the held set that must not; nil when there are none.
@@ -330,6 +332,9 @@ func (i *Issuer) admit(status *api.IssuerStatus, revokedKeys []string, endorsed 
 		// Keys of a set that is being published are not listed yet.
 		return !isRevoked(k) && (trusted || endorsed && !listed)
 	})
+	if i.usable != nil {
+		i.mirrored = subset(i.usable, func(k *jose.Key) bool { return slices.ContainsFunc(k.Algorithms(), i.allows) })
+	}
 }
 
 // revocations are the thumbprints that are refused always. Their kids are kept.

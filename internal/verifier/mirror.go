@@ -103,11 +103,11 @@ func mirrorObject(path string) (object Object, what string, ok bool) {
 func (h *mirror) keys(w http.ResponseWriter, r *http.Request, issuer *Issuer) {
 	now := h.now()
 	state := issuer.window.State(now)
-	if issuer.usable == nil || state != snapshot.Fresh && state != snapshot.Stale {
+	if issuer.mirrored == nil || state != snapshot.Fresh && state != snapshot.Stale {
 		h.fail(w, http.StatusServiceUnavailable, "there are no keys that are trusted now")
 		return
 	}
-	h.serve(w, r, "application/jwk-set+json", issuer.usable.JSON(), issuer.usable.Digest(), issuer.maxAge(now))
+	h.serve(w, r, "application/jwk-set+json", issuer.mirrored.JSON(), issuer.mirrored.Digest(), issuer.maxAge(now))
 }
 
 // maxAge is how long a client may use the keys without asking again. It never
@@ -162,7 +162,7 @@ func (h *mirror) metadata(issuer *Issuer, path string) []byte {
 func (i *Issuer) supported() []string {
 	out := []string{}
 	for _, a := range jose.Algorithms() {
-		fits := i.usable != nil && slices.ContainsFunc(i.usable.Keys(), func(k *jose.Key) bool { return k.Fits(a) })
+		fits := i.mirrored != nil && slices.ContainsFunc(i.mirrored.Keys(), func(k *jose.Key) bool { return k.Fits(a) })
 		if fits && i.allows(a) {
 			out = append(out, string(a))
 		}

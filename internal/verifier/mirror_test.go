@@ -67,6 +67,20 @@ func TestTheMirrorServesTheTrustedBytes(t *testing.T) {
 	g.Expect(bodyOf(t, r)).To(Equal(string(keySet(t, ec("a")).JSON())), "revoked at once, whatever the ConfigMap still holds")
 }
 
+// A key whose tokens the verifier refuses, because spec lets none of its algorithms pass
+// any more, goes from the mirror at once: the issuer may be down.
+func TestTheMirrorHasNoKeyForAnAlgorithmThatIsNotAllowed(t *testing.T) {
+	g := NewWithT(t)
+	s := NewStore(func() time.Time { return start })
+	set := keySet(t, ec("a"), key("ed", "EdDSA"))
+	s.put(t, cluster(publishes(set, start), algorithms("ES256", "RS256")), set)
+	r := askMirror(s, time.Minute, http.MethodGet, keysPath, nil)
+	g.Expect(bodyOf(t, r)).To(Equal(string(keySet(t, ec("a")).JSON())))
+	s.put(t, cluster(publishes(set, start), algorithms("RS256")), set)
+	r = askMirror(s, time.Minute, http.MethodGet, keysPath, nil)
+	g.Expect(r.StatusCode).To(Equal(http.StatusServiceUnavailable))
+}
+
 func TestHowLongAClientMayUseMirroredKeys(t *testing.T) {
 	set := keySet(t, ec("a"))
 	for name, tc := range map[string]struct {

@@ -279,10 +279,15 @@ func (in planInput) scheduled() time.Time {
 	default:
 		return in.now
 	}
-	if next.After(in.now.Add(max(in.spec.CacheTTLOrDefault(), maxRetryAfter))) {
+	if unplanned(next, in.now, in.spec) {
 		return in.now
 	}
 	return next
+}
+
+// unplanned reports a time that is further away than any schedule of ours.
+func unplanned(next, now time.Time, spec *api.IssuerSpec) bool {
+	return next.After(now.Add(max(spec.CacheTTLOrDefault(), maxRetryAfter)))
 }
 
 // spaced is when the last attempt is that long ago. A clock that was set back

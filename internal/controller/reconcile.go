@@ -341,7 +341,7 @@ func (r *Reconciler) attempt(ctx context.Context, issuer api.Issuer, m *memory, 
 	if !m.running.ended() {
 		return nil, timeOf(issuer.IssuerStatus().NextRefreshTime)
 	}
-	return r.conclude(ctx, issuer, m)
+	return r.conclude(ctx, issuer, m, trusted)
 }
 
 // attemptStatic admits the inline keys, where that has not been done, or what came of
@@ -383,10 +383,10 @@ func (r *Reconciler) begin(ctx context.Context, issuer api.Issuer, p plan, m *me
 }
 
 // conclude takes in the outcome of a fetch that has ended.
-func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory) (*attempt, time.Time) {
+func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory, trusted *keyset.Set) (*attempt, time.Time) {
 	f := m.running
 	m.running = nil
-	got := quarantine(f.got, issuer)
+	got := quarantine(f.got, issuer, trusted)
 	got.lapsed = m.lapsed(issuer, got.attempt)
 	got.found = digests(issuer)[0]
 	m.carry(&got.attempt)
@@ -396,7 +396,7 @@ func (r *Reconciler) conclude(ctx context.Context, issuer api.Issuer, m *memory)
 	r.Queue.follow(issuer, got.document.source)
 	if got.generation != issuer.GetGeneration() {
 		// The spec has changed meanwhile: what it said then counts no more.
-		return r.attempt(ctx, issuer, m, m.trusted)
+		return r.attempt(ctx, issuer, m, trusted)
 	}
 	m.unsaved, m.readmit = &got.attempt, m.readmit && !f.readmits
 	m.again = f.missed
@@ -476,9 +476,13 @@ func (r *Reconciler) random(source fetch.Identity, started time.Time) float64 {
 // else might bring the issuer back for it: for that it is looked at again at once.
 func (r *Reconciler) wake(issuer api.Issuer, out outcome, began time.Time, m *memory) time.Duration {
 	now := r.Clock.Now()
+	if began.After(now) {
+		began = now // the clock was set back meanwhile
+	}
 	times := []time.Time{out.nextRefresh}
-	if out.attempt != nil && !out.nextRefresh.IsZero() && !out.nextRefresh.After(began) {
-		times[0] = now.Add(time.Millisecond) // another object got the answer, longer ago than that
+	answered := out.attempt != nil && !out.nextRefresh.IsZero() && !out.nextRefresh.After(began) // another object got it, longer ago than that
+	if answered || unplanned(out.nextRefresh, now, issuer.IssuerSpec()) {
+		times[0] = now.Add(time.Millisecond)
 	}
 	if out.published != nil && out.published.blocked {
 		times = append(times, now.Add(maxErrorDelay))

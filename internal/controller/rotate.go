@@ -179,8 +179,10 @@ func (in rotation) bound(out map[keyset.Ref]missing, refs []keyset.Ref, publishe
 }
 
 // quarantine turns an answer that spec.rotation.policy does not take over into
-// one that has not succeeded, for as long as nobody has approved of it.
-func quarantine(got sourced, issuer api.Issuer) sourced {
+// one that has not succeeded, for as long as nobody has approved of it. standing is the
+// set that is trusted before the answer is: while the first one is being published,
+// status does not list its keys yet, and the answer must overlap with them all the same.
+func quarantine(got sourced, issuer api.Issuer, standing *keyset.Set) sourced {
 	spec := issuer.IssuerSpec()
 	if !got.succeeded || spec.Static() || api.Approves(issuer, got.set.Digest()) {
 		return got
@@ -191,9 +193,15 @@ func quarantine(got sourced, issuer api.Issuer) sourced {
 			trusted[k.Thumbprint] = true
 		}
 	}
+	policy := spec.RotationPolicyOrDefault()
+	if left, _ := withoutRevoked(standing, issuer, nil); left != nil && len(trusted) == 0 && policy == api.RotationRequireOverlap {
+		for _, k := range left.Keys() {
+			trusted[k.Thumbprint()] = true
+		}
+	}
 	isNew := func(k *keyset.Key) bool { return !trusted[k.Thumbprint()] }
 	unknown := got.set.Filter(isNew).Len()
-	switch policy := spec.RotationPolicyOrDefault(); {
+	switch {
 	case policy == api.RotationRequireApproval && unknown > 0:
 		got.suspended = api.ReasonApprovalRequired
 		got.message = fmt.Sprintf("The issuer publishes %s, %d of them not approved yet. %s", countKeys(got.set.Len(), "", ""), unknown, howToApprove(issuer, got.set))

@@ -28,6 +28,12 @@ func TestRegressions(t *testing.T) {
 		"a leader whose answer did not reach status does not bring it in over a newer one of a deposed manager": {
 			{"finish", 0}, {"run", 0}, {"depose", 3}, {"advance", 6}, {"finish", 0}, {"replace", 0}, {"outlive", 0},
 		},
+		"a clock that is set back after a failure does not put off the next attempt": {
+			{"advance", 5}, {"mode", int(empty)}, {"advance", 6}, {"finish", 0}, {"kill", 1}, {"finish", 0}, {"jump", 4},
+		},
+		"an answer that comes while the first set is being published has to overlap with that": {
+			{"run", 0}, {"run", 0}, {"retire", 1}, {"run", 0}, {"run", 0}, {"run", 0}, {"replace", 0}, {"run", 0}, {"advance", 6}, {"refresh", 0},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed, s := range settings {

@@ -239,21 +239,35 @@ func (o *exportOptions) unsaid(what string, demands []string) {
 	}
 }
 
+// unsaidAnywhere is what spec demands of a token and no exported object can say.
+func unsaidAnywhere(spec *api.IssuerSpec) (demands []string) {
+	if !allowsAll(spec.AllowedAlgorithms) {
+		demands = append(demands, "spec.allowedAlgorithms")
+	}
+	if v := spec.Verification; v != nil && v.Leeway != nil && v.Leeway.Duration != api.DefaultLeeway {
+		demands = append(demands, "spec.verification.leeway")
+	}
+	if v := spec.Verification; v != nil && len(v.TokenTypes) > 0 {
+		demands = append(demands, "spec.verification.tokenTypes")
+	}
+	return demands
+}
+
 // beyondKeys is what spec demands of a token besides its issuer, an audience, a time that
 // has not passed and the signature of a trusted key.
 func beyondKeys(spec *api.IssuerSpec) []string {
-	demands := inexpressible(spec)
-	demands = slices.DeleteFunc(demands, func(d string) bool { return strings.HasPrefix(d, "spec.verification.requiredClaims") })
-	if v := spec.Verification; v != nil {
-		if v.MaxTokenLifetime != nil {
-			demands = append(demands, "spec.verification.maxTokenLifetime")
-		}
-		if len(v.RequiredClaims) > 0 {
-			demands = append(demands, "spec.verification.requiredClaims")
-		}
-		if len(v.ClaimValidationRules) > 0 {
-			demands = append(demands, "spec.verification.claimValidationRules")
-		}
+	demands, v := unsaidAnywhere(spec), spec.Verification
+	if v == nil {
+		return demands
+	}
+	if v.MaxTokenLifetime != nil {
+		demands = append(demands, "spec.verification.maxTokenLifetime")
+	}
+	if len(v.RequiredClaims) > 0 {
+		demands = append(demands, "spec.verification.requiredClaims")
+	}
+	if len(v.ClaimValidationRules) > 0 {
+		demands = append(demands, "spec.verification.claimValidationRules")
 	}
 	return demands
 }

@@ -175,24 +175,13 @@ func claimRules(v *api.VerificationSpec) []object {
 
 // inexpressible is what spec demands of a token and an AuthenticationConfiguration cannot.
 func inexpressible(spec *api.IssuerSpec) []string {
-	var lost []string
-	if !allowsAll(spec.AllowedAlgorithms) {
-		lost = append(lost, "spec.allowedAlgorithms")
-	}
-	v := spec.Verification
-	if v == nil {
-		return lost
-	}
-	if v.Leeway != nil && v.Leeway.Duration != api.DefaultLeeway {
-		lost = append(lost, "spec.verification.leeway")
-	}
-	for _, name := range v.RequiredClaims {
-		if _, ok := celKey(name); !ok {
-			lost = append(lost, "spec.verification.requiredClaims ("+name+")")
+	lost := unsaidAnywhere(spec)
+	if v := spec.Verification; v != nil {
+		for _, name := range v.RequiredClaims {
+			if _, ok := celKey(name); !ok {
+				lost = append(lost, "spec.verification.requiredClaims ("+name+")")
+			}
 		}
-	}
-	if len(v.TokenTypes) > 0 {
-		lost = append(lost, "spec.verification.tokenTypes")
 	}
 	return lost
 }

@@ -215,7 +215,7 @@ func TestExportForTheAPIServer(t *testing.T) {
 		apiserver.UserValidationRule{Expression: "!user.username.startsWith('system:')", Message: "no system"},
 		noGroupOfTheSystem, somebody(`"ext\"\\:"`),
 	), "each expression once")
-	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.requiredClaims (x__y:z__), spec.verification.tokenTypes.\n"))
+	c.Expect(r.err).To(Equal("Not in it, because an AuthenticationConfiguration cannot say it: spec.verification.tokenTypes, spec.verification.requiredClaims (x__y:z__).\n"))
 
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	g.Expect(os.WriteFile(file, ca.PEM(), 0o600)).To(Succeed())

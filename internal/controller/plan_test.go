@@ -6,6 +6,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 )
@@ -247,4 +248,20 @@ func TestRetryDelay(t *testing.T) {
 	g.Expect(retryDelay(1, 2*time.Minute, 0)).To(Equal(2*time.Minute), "Retry-After is honoured")
 	g.Expect(retryDelay(1, 24*time.Hour, 0)).To(Equal(maxRetryAfter), "THREATS 35: but not without limit")
 	g.Expect(retryDelay(1, -time.Hour, 0)).To(Equal(backoffMin), "THREATS 35: a negative one is ignored")
+}
+
+// A time that no schedule of ours can have is one from before the clock was set back, and
+// is looked into at once. While a fetch goes on it may be one by an earlier spec; looking
+// again and again would end it no sooner.
+func TestWakeAfterAClockThatWasSetBack(t *testing.T) {
+	g := NewWithT(t)
+	r := &Reconciler{Clock: clocktesting.NewFakePassiveClock(noon)}
+	issuer := &api.TrustedIssuer{}
+	due := func(at, began time.Time, m *memory) time.Duration {
+		return r.wake(issuer, outcome{nextRefresh: at}, began, m)
+	}
+	ahead := noon.Add(time.Hour)
+	g.Expect(due(noon.Add(10*time.Minute), noon, &memory{})).To(Equal(10 * time.Minute))
+	g.Expect(due(ahead.Add(2*time.Second), ahead, &memory{})).To(Equal(time.Millisecond))
+	g.Expect(due(ahead, noon, &memory{running: &running{}})).To(Equal(time.Hour))
 }

@@ -481,7 +481,9 @@ func (r *Reconciler) wake(issuer api.Issuer, out outcome, began time.Time, m *me
 	}
 	times := []time.Time{out.nextRefresh}
 	answered := out.attempt != nil && !out.nextRefresh.IsZero() && !out.nextRefresh.After(began) // another object got it, longer ago than that
-	if answered || unplanned(out.nextRefresh, now, issuer.IssuerSpec()) {
+	// A time from before the clock was set back. While a fetch goes on there is no hurry: its end leads to a look.
+	jumped := m.running == nil && unplanned(out.nextRefresh, now, issuer.IssuerSpec())
+	if answered || jumped {
 		times[0] = now.Add(time.Millisecond)
 	}
 	if out.published != nil && out.published.blocked {

@@ -49,7 +49,7 @@ var mutants = []struct{ name, file, from, to, by string }{
 	{"copies onto what is somebody else's", "internal/controller/apply.go",
 		"case live != nil && !r.owns(issuer, live):", "case false:", ofFleets},
 	{"leaves the copy where the namespace is no longer selected", "internal/controller/distribute.go",
-		"return d.removeOthers(ctx, issuer, client.ObjectKey{Namespace: ns.Name})", "return nil", ofFleets},
+		"return d.letGoOf(ctx, issuer, left)", "return nil", ofFleets},
 	{"takes copies back on the word of two caches", "internal/controller/distribute.go",
 		"if err := d.confirmBoth(ctx, issuer, ns); err != nil {", "if err := error(nil); err != nil {", ofFleets},
 	{"lets copies wait for a ConfigMap that was deleted", "internal/controller/distribute_setup.go",

@@ -311,3 +311,45 @@ func TestLabelsGivenTwice(t *testing.T) {
 		t.Errorf("the pods' annotations are %v", annotations)
 	}
 }
+
+// TestNamesOfDigits: YAML without quotes would make numbers of them.
+func TestNamesOfDigits(t *testing.T) {
+	made := renderIn(t, "1", `{metrics: {secure: {enabled: true, certificateSecret: "2", readers: [{name: "3", namespace: "4"}]}},
+  verifier: {tokenReview: {clientCAConfigMap: "5"}, priorityClassName: "6"}, controller: {priorityClassName: "7"}}`)
+	found := map[string]bool{}
+	for key, object := range made {
+		if object.GetKind() == "CustomResourceDefinition" {
+			continue // fields of those names, each with its schema
+		}
+		walk(object.Object, func(field string, value any) {
+			switch field {
+			case "name", "namespace", "secretName", "priorityClassName", "app.kubernetes.io/instance":
+				name, is := value.(string)
+				if !is {
+					t.Errorf("%s: %s is the %T %v", key, field, value, value)
+				}
+				found[name] = true
+			}
+		})
+	}
+	for _, name := range []string{"1", "2", "3", "4", "5", "6", "7", "42"} {
+		if !found[name] {
+			t.Errorf("nothing has the name %s", name)
+		}
+	}
+}
+
+// walk calls visit for every field of an object, at any depth.
+func walk(value any, visit func(field string, value any)) {
+	switch value := value.(type) {
+	case map[string]any:
+		for field, inner := range value {
+			visit(field, inner)
+			walk(inner, visit)
+		}
+	case []any:
+		for _, inner := range value {
+			walk(inner, visit)
+		}
+	}
+}

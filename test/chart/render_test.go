@@ -66,7 +66,8 @@ func tryRender(values, namespace string) (map[string]string, error) {
 	if err := yaml.UnmarshalStrict([]byte(values), &given); err != nil {
 		return nil, err
 	}
-	release := common.ReleaseOptions{Name: "jtm", Namespace: namespace, Revision: 1, IsInstall: true}
+	// A name of digits is one, too, and a label has to be a string.
+	release := common.ReleaseOptions{Name: "42", Namespace: namespace, Revision: 1, IsInstall: true}
 	all, err := commonutil.ToRenderValues(loaded, given, release, common.DefaultCapabilities)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 {{- define "jtm.labels" -}}
 app.kubernetes.io/part-of: jwks-trust-manager
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
@@ -14,7 +14,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $annotations := merge (dict) (get . "annotations" | default dict) .root.Values.commonAnnotations -}}
 name: {{ .name }}
 {{- if not (get . "clustered") }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 {{- end }}
 {{- $labels := dict -}}
 {{- with get . "component" }}{{ $_ := set $labels "app.kubernetes.io/name" . }}{{ end }}
@@ -133,7 +133,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
@@ -203,7 +203,7 @@ securityContext:
 {{- if and .Values.metrics.secure.enabled .Values.metrics.secure.certificateSecret }}
 - name: metrics-tls
   secret:
-    secretName: {{ .Values.metrics.secure.certificateSecret }}
+    secretName: {{ .Values.metrics.secure.certificateSecret | quote }}
 {{- end }}
 {{- end }}
 

@@ -169,6 +169,8 @@ func (o *options) check() error {
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
 	case o.metricsCertDir != "" && !o.metricsSecure:
 		return errors.New("--metrics-cert-dir needs --metrics-secure: without it metrics are plain HTTP")
+	case o.metricsSecure && o.metricsAddress == "0":
+		return errors.New("--metrics-secure needs --metrics-bind-address: metrics are off")
 	case o.tracingEndpoint != "" && tracing.CheckEndpoint(o.tracingEndpoint) != nil:
 		return fmt.Errorf("--tracing-endpoint: %w", tracing.CheckEndpoint(o.tracingEndpoint))
 	case o.server.ExtAuthzAddress != "" && o.server.CertFile == "":

@@ -47,6 +47,7 @@ func TestCommandLine(t *testing.T) {
 		"a part of the issuers, judged": {[]string{"--operator-namespace=x", "--issuer-selector=a=b"}, "needs --components=controller"},
 		"ext_authz without TLS":         {[]string{"--operator-namespace=x", "--ext-authz-bind-address=:1"}, "needs --tls-cert-file"},
 		"a certificate for plain HTTP":  {[]string{"--operator-namespace=x", "--metrics-cert-dir=a"}, "needs --metrics-secure"},
+		"secure metrics that are off":   {[]string{"--operator-namespace=x", "--metrics-secure"}, "needs --metrics-bind-address"},
 		"an egress rule that is none":   {[]string{"--operator-namespace=x", "--components=controller", "--egress-allow-cidr=10.0.0.0/8,all"}, `"all" is not a CIDR`},
 		"a collector that is no URL":    {[]string{"--operator-namespace=x", "--components=controller", "--tracing-endpoint=collector:4317"}, "--tracing-endpoint"},
 		"a proxy that is no URL":        {[]string{"--operator-namespace=x", "--components=controller", "--egress-proxy=://"}, "--egress-proxy"},

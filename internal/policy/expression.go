@@ -35,11 +35,17 @@ type expression struct {
 }
 
 func compileClaims(field string, of authenticationcel.ExpressionAccessor) (*expression, error) {
+	if err := checkCopies(field, of.GetExpression()); err != nil {
+		return nil, err
+	}
 	result, err := compiler().CompileClaimsExpression(of)
 	return compiled(field, result, err)
 }
 
 func compileUserRule(field, text string) (*expression, error) {
+	if err := checkCopies(field, text); err != nil {
+		return nil, err
+	}
 	result, err := compiler().CompileUserExpression(&authenticationcel.UserValidationCondition{Expression: text})
 	return compiled(field, result, err)
 }

@@ -1,0 +1,50 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
+)
+
+// Anybody who may write a TrustedIssuer could end every controller and every verifier, with
+// 200 bytes and without a token. Here it is half a second, so that this test survives
+// without the bound.
+func TestExpressionsThatCopyThemselvesAreNotCompiled(t *testing.T) {
+	chain := func(macro string) string {
+		return `optional.of(dyn("a"))` + strings.Repeat("."+macro, 8) + `.orValue("x") == "a"`
+	}
+	for name, rule := range map[string]string{
+		"optMap":                  chain("optMap(x, x)"),
+		"optFlatMap":              chain("optFlatMap(x, optional.of(x))"),
+		"in a list":               `[` + chain("optMap(x, x)") + `] == [true]`,
+		"in a map":                `{"a": ` + chain("optMap(x, x)") + `} == {"a": true}`,
+		"in what it is mapped to": `claims.?a.optMap(x, ` + chain("optMap(x, x)") + `).orValue(true)`,
+		"in an operand":           `(` + chain("optMap(x, x)") + `) == true`,
+		"on something long":       `optional.of([` + strings.Repeat("1,", 300) + `1]).optMap(x, x.size()).orValue(0) == 301`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			_, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: rule}}}, nil)
+			g.Expect(err).To(HaveField("Field", "spec.verification.claimValidationRules[0].expression"))
+			g.Expect(err).To(MatchError(ContainSubstring("optMap and optFlatMap stand for twice what they are called on")))
+			_, err = Compile(nil, &api.KubernetesAuthentication{UsernamePrefix: "a:", UserValidationRules: []api.UserValidationRule{{Expression: strings.ReplaceAll(rule, "claims", "user")}}})
+			g.Expect(err).To(MatchError(ContainSubstring("optMap and optFlatMap stand for twice what they are called on")))
+		})
+	}
+}
+
+func TestExpressionsMayCopyALittle(t *testing.T) {
+	for _, rule := range []string{
+		`claims.?realm.roles.optMap(r, "admin" in dyn(r)).orValue(false)`,
+		`claims.?a.optFlatMap(a, dyn(a).?b).optMap(b, b == "c").orValue(true)`,
+		`claims.?a.optMap(x, claims.?b.optMap(y, x == y).orValue(false)).orValue(true)`,
+		`claims[?"https://example.com/roles"].hasValue() && claims.?tenant.orValue("") != "" && dyn(claims.groups).all(g, g.size() < 100)`,
+		"has(claims.a) && claims.a in [" + strings.Repeat(`"a",`, 500) + `"b"] // as ever`,
+	} {
+		_, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: rule}}}, nil)
+		NewWithT(t).Expect(err).NotTo(HaveOccurred(), rule)
+	}
+}

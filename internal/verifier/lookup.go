@@ -75,8 +75,8 @@ type lookup struct {
 // inquiry is what is going on for one issuer.
 type inquiry struct {
 	waiters int
-	// asked is when this replica last asked.
-	asked time.Time
+	// asked is when this replica last asked, and before the last fetch that was known then.
+	asked, before time.Time
 	// digest is the set that unknown speaks of.
 	digest  string
 	unknown map[string]time.Time
@@ -180,7 +180,9 @@ func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, wait boo
 	if until, known := q.unknown[key]; known && now.Before(until) {
 		return false, false
 	}
-	running := now.Sub(q.asked).Abs() < lookupWait && issuer.attempted.Before(q.asked)
+	// The controller's clock may have been ahead: what was known before is no answer.
+	unanswered := issuer.attempted.Before(q.asked) || issuer.attempted.Equal(q.before)
+	running := now.Sub(q.asked).Abs() < lookupWait && unanswered
 	// What another replica, or a schedule, has fetched lately counts too: the
 	// controller would only wait.
 	spent := now.Sub(q.asked).Abs() < lookupSpacing || now.Sub(issuer.attempted).Abs() < lookupSpacing
@@ -189,7 +191,7 @@ func (l *lookup) enter(issuer *Issuer, key string, now time.Time) (ask, wait boo
 		return false, false
 	}
 	if !running {
-		q.asked = now
+		q.asked, q.before = now, issuer.attempted
 	}
 	if full {
 		l.alone++

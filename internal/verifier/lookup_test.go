@@ -317,6 +317,24 @@ func TestLookupDoesNotTakeAnEarlierAnswerForItsOwn(t *testing.T) {
 	}
 }
 
+// While one waits for a look-up all do, though the fetch before was written by a clock
+// that was an hour ahead and has been put right.
+func TestLookupIsForAllAlsoAfterAClockWasAhead(t *testing.T) {
+	same, both := keySet(t, ec("a")), keySet(t, ec("a"), ec("new"))
+	inBubble(t, func(d *desk) {
+		d.store.put(t, cluster(publishes(same, time.Now()), func(c *api.ClusterTrustedIssuer) {
+			c.Status.LastAttempt = &api.AttemptStatus{Time: metav1.NewTime(time.Now().Add(time.Hour)), Reason: api.ReasonSucceeded}
+		}), same)
+		d.answer = d.fetched(300*time.Millisecond, both, api.ReasonSucceeded)
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() { d.Expect(d.bring(ec("new"))).To(outcome(Accept, Accepted)) })
+		}
+		all.Wait()
+		d.Expect(d.requests()).To(Equal(1))
+	})
+}
+
 // Whoever asked may have gone before the API server has answered. Others wait for the
 // same look-up; and who only asks and leaves must not keep everybody from one.
 func TestLookupGoesOnWithoutWhoeverAsked(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 const claimsVariable, userVariable = "claims", "user"
 
 // compiler is expensive to make and safe for concurrent use.
-var compiler = sync.OnceValue(authenticationcel.NewDefaultCompiler)
+var compiler = sync.OnceValue(newCompiler)
 
 // expression is a compiled expression.
 type expression struct {

@@ -289,6 +289,8 @@ func TestNullIsNothing(t *testing.T) {
 	if given := render(t, "verifier: {tokenCacheBytes: 0, podDisruptionBudget: {minAvailable: 0}}"); !slices.Contains(arguments(t, given.one(t, "Deployment jwks-trust-verifier")), "--token-cache-bytes=0") {
 		t.Error("0 is a value")
 	}
+	render(t, `{certificate: {extraDNSNames: null}, commonLabels: null, commonAnnotations: null,
+  controller: {podLabels: null, podAnnotations: null}, verifier: {podLabels: null, podAnnotations: null}}`)
 }
 
 // TestLabelsGivenTwice: a label of one object and the same one of all, or one of ours, made

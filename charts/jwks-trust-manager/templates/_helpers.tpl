@@ -4,14 +4,14 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .Values.commonLabels }}
+{{- with get .Values "commonLabels" }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
 {{- /* The metadata that every object has: (dict "root" $ "name" … "component" … "labels" … "annotations" … "clustered" true) */ -}}
 {{- define "jtm.metadata" -}}
-{{- $annotations := merge (dict) (get . "annotations" | default dict) .root.Values.commonAnnotations -}}
+{{- $annotations := merge (dict) (get . "annotations" | default dict) (get .root.Values "commonAnnotations" | default dict) -}}
 name: {{ .name }}
 {{- if not (get . "clustered") }}
 namespace: {{ .root.Release.Namespace | quote }}
@@ -30,7 +30,7 @@ annotations:
 {{- define "jtm.adopt" -}}
 {{- $metadata := .object.metadata -}}
 {{- $_ := set $metadata "labels" (merge (include "jtm.labels" .root | fromYaml) (get $metadata "labels" | default dict)) -}}
-{{- with .root.Values.commonAnnotations -}}
+{{- with get .root.Values "commonAnnotations" -}}
 {{- $_ := set $metadata "annotations" (merge (dict) (get $metadata "annotations" | default dict) .) -}}
 {{- end -}}
 {{- if get $metadata "namespace" -}}
@@ -53,7 +53,7 @@ annotations:
 in config/, arguments of a pod take the namespace from its environment. */ -}}
 {{- define "jtm.dnsNames" -}}
 {{- $name := printf "jwks-trust-manager.%s" .namespace -}}
-{{ toYaml (concat (list (printf "%s.svc" $name) (printf "%s.svc.cluster.local" $name) $name) .root.Values.certificate.extraDNSNames) }}
+{{ toYaml (concat (list (printf "%s.svc" $name) (printf "%s.svc.cluster.local" $name) $name) (get .root.Values.certificate "extraDNSNames" | default list)) }}
 {{- end }}
 
 {{- /* The Service's URL: (dict "root" $ "namespace" …) */ -}}
@@ -99,9 +99,9 @@ jwks-trust.dev/shard: {{ . | quote }}
 
 {{- define "jtm.podMetadata" -}}
 labels:
-  {{- toYaml (merge (include "jtm.selector" . | fromYaml) .values.podLabels .root.Values.commonLabels) | nindent 2 }}
+  {{- toYaml (merge (include "jtm.selector" . | fromYaml) (get .values "podLabels" | default dict) (get .root.Values "commonLabels" | default dict)) | nindent 2 }}
 annotations:
-  {{- toYaml (merge (dict) .values.podAnnotations .root.Values.commonAnnotations (dict "kubectl.kubernetes.io/default-container" "manager")) | nindent 2 }}
+  {{- toYaml (merge (dict) (get .values "podAnnotations" | default dict) (get .root.Values "commonAnnotations" | default dict) (dict "kubectl.kubernetes.io/default-container" "manager")) | nindent 2 }}
 {{- end }}
 
 {{- define "jtm.disruption" -}}

@@ -242,6 +242,51 @@ var _ = Describe("Keys that are all withdrawn", func() {
 		}
 	})
 
+	DescribeTable("and of which one has retired: it does not come back, whichever write fails, while the issuer has no key that counts",
+		func(ctx context.Context, goesOn bool, failure error) {
+			for n := 1; ; n++ {
+				s := newScene(ctx)
+				s.create(withGrace(20 * time.Minute))
+				s.reconcile()
+				s.issuer.Publish(key2())
+				s.after(8 * time.Minute)
+				s.after(30 * time.Second)
+				s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{"k2"} })
+				s.after(time.Minute)
+				Expect(s.inState(api.KeyRetiring)).To(Equal([]string{"k1"}))
+				Expect(s.kids()).To(Equal([]string{"k1"}))
+				s.clock.SetTime(s.clock.Now().Add(20 * time.Minute))
+				s.writes.take()
+				met := false
+				s.writes.fail = func(i int) error {
+					if i == n || met && !goesOn {
+						met = true
+						return failure
+					}
+					return nil
+				}
+				_, _ = s.r.Reconcile(s.ctx, reconcile.Request{NamespacedName: s.key}) // what it leaves counts
+				s.writes.fail = nil
+				if !goesOn {
+					s.restart()
+				}
+				s.after(10 * time.Second)
+				which := fmt.Sprintf("write %d", n)
+				Expect(s.status().Snapshot.Digest).To(BeEmpty(), which)
+				Expect(s.status()).To(isNotReady(api.ReasonAllKeysRevoked), which)
+				for _, key := range []client.ObjectKey{s.copyKey(), s.authoritativeKey()} {
+					Expect(configMap(ctx, key).Data).To(BeEmpty(), "%s, %s", key, which)
+				}
+				if !met {
+					Expect(n).To(BeNumerically(">", 3), "there are that many writes")
+					return
+				}
+			}
+		},
+		Entry("with a conflict", true, apierrors.NewConflict(corev1.Resource("any"), "any", errors.New("changed meanwhile"))),
+		Entry("since the manager dies", false, errCrash),
+	)
+
 	It("are taken out of a ConfigMap that somebody else has applied too", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.create()

@@ -29,6 +29,9 @@ import (
 // read before status was last seen to name the keys, or was made to: then whoever has
 // come after it has written the ConfigMap since, or still goes by those keys.
 func (r *Reconciler) publish(ctx context.Context, issuer api.Issuer, trusted, want *keyset.Set, content *corev1.ConfigMap, out outcome, m *memory) error {
+	if out.withdrawn {
+		m.trusted = nil // or a write that fails from here on would bring back what has retired
+	}
 	w, err := r.wantedOf(issuer, want, out)
 	if err != nil || w.holds(content) && standsIn(issuer, want) {
 		return err
@@ -141,11 +144,12 @@ func (r *Reconciler) giveUp(ctx context.Context, issuer api.Issuer, trusted *key
 }
 
 // withdrawnLeftover reports whether a ConfigMap of the issuer's still holds keys
-// of which every one is refused, although status names none any more; or has lost
-// them and still names their digest.
+// that were withdrawn, or of which every one is refused, although status names none any
+// more; or has lost them and still names their digest.
 func (r *Reconciler) withdrawnLeftover(ctx context.Context, issuer api.Issuer, content *corev1.ConfigMap, a *attempt) (bool, error) {
 	s := issuer.IssuerStatus()
-	if s.Snapshot != nil && s.Snapshot.Digest != "" || len(s.CompromisedKeys)+len(issuer.IssuerSpec().RevokedKeys) == 0 {
+	ended := namesWithdrawn(s.Snapshot)
+	if s.Snapshot != nil && s.Snapshot.Digest != "" || !ended && len(s.CompromisedKeys)+len(issuer.IssuerSpec().RevokedKeys) == 0 {
 		return false, nil
 	}
 	users, err := readConfigMap(ctx, r.Reader, r.userKey(issuer))
@@ -163,11 +167,18 @@ func (r *Reconciler) withdrawnLeftover(ctx context.Context, issuer api.Issuer, c
 			}
 			continue
 		}
-		if _, withdrawn := withoutRevoked(set, issuer, a); withdrawn {
+		_, withdrawn := withoutRevoked(set, issuer, a)
+		if withdrawn || ended && cm.Labels[api.LabelIssuerUID] == string(issuer.GetUID()) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// namesWithdrawn reports that status has named keys and names none any more: they were
+// withdrawn, and some may have retired, which nothing else would say of them.
+func namesWithdrawn(s *api.SnapshotStatus) bool {
+	return s != nil && s.Digest == "" && s.PendingDigest == "" && s.LastSuccessTime != nil
 }
 
 // encode is the data of the issuer's ConfigMaps; empty without a set.

@@ -265,7 +265,6 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 		return out, unlessTooLarge(err)
 	}
 	if out.withdrawn {
-		m.trusted = nil
 		out.published = withdrawnPublication(issuer, out.attempt, r.userKey(issuer))
 		return out, nil
 	}

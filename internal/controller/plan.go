@@ -267,8 +267,9 @@ func (in planInput) unconfirmed() bool {
 	return s.LastSuccessTime.Time.After(in.now.Add(snapshot.MaxClockAhead))
 }
 
-// scheduled is when the next fetch is due. A time further away than any
-// schedule of ours means that the clock has jumped: then it is now.
+// scheduled is when the next fetch is due. A time further away than any schedule of
+// ours means that the clock has jumped, or that spec has another cacheTTL by now: then it
+// is as soon as any fetch may be.
 func (in planInput) scheduled() time.Time {
 	var next time.Time
 	switch {
@@ -280,7 +281,7 @@ func (in planInput) scheduled() time.Time {
 		return in.now
 	}
 	if unplanned(next, in.now, in.spec) {
-		return in.now
+		return later(in.now, in.spaced(minAttemptSpacing))
 	}
 	return next
 }

@@ -174,6 +174,11 @@ func TestPlanFetch(t *testing.T) {
 			last: &attemptMemory{started: ago(time.Second), generation: 8, next: ahead(time.Minute)},
 			want: plan{next: ahead(4 * time.Second)},
 		},
+		"a cacheTTL that is cut short is no reason to come sooner: to and fro it would be a loop": {
+			status: known(ago(time.Second), ahead(19*time.Hour)), generation: 2,
+			last: &attemptMemory{started: ago(time.Second), generation: 1, next: ahead(19 * time.Hour)},
+			want: plan{next: ahead(4 * time.Second)},
+		},
 		"a spec that was seen but never tried is tried, after a restart too": {
 			status: unanswered, want: plan{fetch: true, why: "changed"},
 		},

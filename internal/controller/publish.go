@@ -302,19 +302,25 @@ func withoutRevoked(set *keyset.Set, issuer api.Issuer, a *attempt) (left *keyse
 	if set == nil {
 		return nil, false
 	}
+	refused := refusal(issuer, a)
+	left = set.Filter(func(k *keyset.Key) bool { return !refused(k.KeyID(), k.Thumbprint()) })
+	if left.Len() == 0 { // or none was left before: the last one has retired
+		return nil, true
+	}
+	return left, false
+}
+
+// refusal tells which keys are revoked, or compromised, be it by the attempt's document.
+func refusal(issuer api.Issuer, a *attempt) func(kid, thumbprint string) bool {
 	bad := revoked(issuer)
 	if a != nil {
 		for _, c := range a.compromised {
 			bad[c.Thumbprint] = struct{}{}
 		}
 	}
-	left = set.Filter(func(k *keyset.Key) bool {
-		_, byThumbprint := bad[k.Thumbprint()]
-		_, byID := bad[k.KeyID()]
-		return !byThumbprint && (!byID || k.KeyID() == "")
-	})
-	if left.Len() == 0 { // or none was left before: the last one has retired
-		return nil, true
+	return func(kid, thumbprint string) bool {
+		_, byThumbprint := bad[thumbprint]
+		_, byID := bad[kid]
+		return byThumbprint || byID && kid != ""
 	}
-	return left, false
 }

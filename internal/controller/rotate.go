@@ -181,20 +181,22 @@ func (in rotation) bound(out map[keyset.Ref]missing, refs []keyset.Ref, publishe
 // quarantine turns an answer that spec.rotation.policy does not take over into
 // one that has not succeeded, for as long as nobody has approved of it. standing is the
 // set that is trusted before the answer is: while the first one is being published,
-// status does not list its keys yet, and the answer must overlap with them all the same.
+// status does not list its keys yet, and the answer must overlap with them all the same. But
+// not with keys that are refused by now: status may list them until this very answer.
 func quarantine(got sourced, issuer api.Issuer, standing *keyset.Set) sourced {
 	spec := issuer.IssuerSpec()
 	if !got.succeeded || spec.Static() || api.Approves(issuer, got.set.Digest()) {
 		return got
 	}
+	policy := spec.RotationPolicyOrDefault()
+	overlaps, refused := policy == api.RotationRequireOverlap, refusal(issuer, &got.attempt)
 	trusted := map[string]bool{}
 	for _, k := range issuer.IssuerStatus().Keys {
-		if trustedState(k.State) {
+		if trustedState(k.State) && !(overlaps && refused(k.KeyID, k.Thumbprint)) {
 			trusted[k.Thumbprint] = true
 		}
 	}
-	policy := spec.RotationPolicyOrDefault()
-	if left, _ := withoutRevoked(standing, issuer, nil); left != nil && len(trusted) == 0 && policy == api.RotationRequireOverlap {
+	if left, _ := withoutRevoked(standing, issuer, &got.attempt); left != nil && len(trusted) == 0 && overlaps {
 		for _, k := range left.Keys() {
 			trusted[k.Thumbprint()] = true
 		}
@@ -205,7 +207,7 @@ func quarantine(got sourced, issuer api.Issuer, standing *keyset.Set) sourced {
 	case policy == api.RotationRequireApproval && unknown > 0:
 		got.suspended = api.ReasonApprovalRequired
 		got.message = fmt.Sprintf("The issuer publishes %s, %d of them not approved yet. %s", countKeys(got.set.Len(), "", ""), unknown, howToApprove(issuer, got.set))
-	case policy == api.RotationRequireOverlap && len(trusted) > 0 && unknown == got.set.Len():
+	case overlaps && len(trusted) > 0 && unknown == got.set.Len():
 		got.suspended = api.ReasonNoOverlap
 		got.message = "The issuer publishes none of the trusted keys any more. " + howToApprove(issuer, got.set)
 	default:

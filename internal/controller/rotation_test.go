@@ -326,6 +326,19 @@ var _ = Describe("A key set that has to be approved", func() {
 			}},
 			step{after: 30 * time.Second, trusts: []string{"k2", "k3"}},
 		),
+		Entry("RequireOverlap: not for a key that is revoked; the next one is trusted at once", api.RotationRequireOverlap,
+			step{trusts: []string{"k1"}},
+			step{do: func(s *scene) {
+				s.issuer.Publish(key2())
+				s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{"k1"} })
+			}, after: time.Minute, trusts: []string{"k2"}},
+		),
+		Entry("RequireOverlap: not for one that this answer has exposed", api.RotationRequireOverlap,
+			step{trusts: []string{"k1"}},
+			step{do: func(s *scene) {
+				s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().PrivateJWK()), jsonOf(key2().JWK()))))
+			}, after: 8 * time.Minute, trusts: []string{"k2"}},
+		),
 		Entry("RequireApproval: the first set too; nothing is published before", api.RotationRequireApproval,
 			step{tells: []string{"Warning ApprovalRequired"}, then: func(s *scene) {
 				suspended(api.ReasonApprovalRequired)(s)

@@ -5,6 +5,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -349,9 +350,10 @@ func (c *checks) server() {
 }
 
 // overlaps checks, where that is required, that a set which shares no key with the one
-// before it was approved.
+// before it was approved. Keys that are refused by now are no longer trusted.
 func (c *checks) overlaps(ti *api.TrustedIssuer) {
 	now, shared := map[*signer]bool{}, false
+	maps.DeleteFunc(c.listed, func(s *signer, _ bool) bool { return refused(ti, s) })
 	for _, s := range signers {
 		if listed(ti, s) {
 			now[s] = true

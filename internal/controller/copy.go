@@ -67,7 +67,7 @@ func (r *Reconciler) publishCopy(ctx context.Context, issuer api.Issuer, out out
 		m.copyVersion, m.copyData = version, w.sum()
 	}
 	if out.withdrawn {
-		return &copied{withdrawnPublication(issuer, out.attempt, key), nil}
+		return &copied{withdrawnPublication(out, key), nil}
 	}
 	return &copied{publicationOf(out, key), nil}
 }
@@ -175,8 +175,8 @@ func publicationOf(out outcome, key client.ObjectKey) *publication {
 }
 
 // withdrawnPublication says why there is no key left.
-func withdrawnPublication(issuer api.Issuer, a *attempt, key client.ObjectKey) *publication {
-	if len(issuer.IssuerStatus().CompromisedKeys) > 0 || a != nil && len(a.compromised) > 0 {
+func withdrawnPublication(out outcome, key client.ObjectKey) *publication {
+	if out.exposed {
 		return &publication{reason: api.ReasonPrivateKeyExposed, message: fmt.Sprintf(
 			"The keys were taken out of ConfigMap %s: the issuer published their private part. Have it make new keys.", key)}
 	}

@@ -10,6 +10,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -103,7 +104,7 @@ func (r *Reconciler) settle(ctx context.Context, issuer api.Issuer, trusted, wan
 	switch {
 	case s == nil || s.Digest == "" && s.PendingDigest == "":
 	case out.withdrawn:
-		out.published = withdrawnPublication(issuer, out.attempt, r.userKey(issuer)) // nothing may be left to say it later
+		out.published = withdrawnPublication(out, r.userKey(issuer)) // nothing may be left to say it later
 		return live, r.saveStatus(ctx, issuer, nextStatus(issuer, out, r.Clock.Now()), m)
 	case s.PendingDigest == "" || trusted == nil:
 	case trusted.Digest() == s.PendingDigest:
@@ -323,4 +324,19 @@ func refusal(issuer api.Issuer, a *attempt) func(kid, thumbprint string) bool {
 		_, byID := bad[kid]
 		return byThumbprint || byID && kid != ""
 	}
+}
+
+// exposed reports that of the keys which are withdrawn some are compromised. Where it is not
+// known any more which those were, any at all count, unless status says otherwise.
+func exposed(set *keyset.Set, issuer api.Issuer, a *attempt) bool {
+	known := issuer.IssuerStatus().CompromisedKeys
+	if set == nil || set.Len() == 0 {
+		c := findCondition(issuer.IssuerStatus(), api.ConditionSnapshotPublished)
+		return len(known) > 0 && (c == nil || c.Reason != api.ReasonAllKeysRevoked) || a != nil && len(a.compromised) > 0
+	}
+	return slices.ContainsFunc(set.Keys(), func(k *keyset.Key) bool {
+		is := func(thumbprint string) bool { return thumbprint == k.Thumbprint() }
+		return slices.ContainsFunc(known, func(c api.CompromisedKey) bool { return is(c.Thumbprint) }) ||
+			a != nil && slices.ContainsFunc(a.compromised, func(c keyset.Compromised) bool { return is(c.Thumbprint) })
+	})
 }

@@ -259,13 +259,13 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	if out.attempt != nil && want != nil {
 		out.attempt.led = want.Digest()
 	}
-	out.expired = turn.answer == nil && r.removesExpired(issuer)
+	out.exposed, out.expired = out.withdrawn && exposed(next.set, issuer, out.attempt), turn.answer == nil && r.removesExpired(issuer)
 	if err := r.publish(ctx, issuer, trusted, want, content, out, m); err != nil {
 		out.published = failedPublication(r.authoritativeKey(issuer), err)
 		return out, unlessTooLarge(err)
 	}
 	if out.withdrawn {
-		out.published = withdrawnPublication(issuer, out.attempt, r.userKey(issuer))
+		out.published = withdrawnPublication(out, r.userKey(issuer))
 		return out, nil
 	}
 	m.trusted, m.success = want, success

@@ -605,6 +605,20 @@ var _ = Describe("A key that spec revokes", func() {
 })
 
 var _ = Describe("Keys that were taken out, and may come back", func() {
+	It("are called revoked where they are, though another one was exposed before", func(ctx context.Context) {
+		s := newScene(ctx)
+		s.issuer.Respond(body(fmt.Sprintf(`{"keys":[%s,%s]}`, jsonOf(key1().JWK()), jsonOf(key2().PrivateJWK()))))
+		s.create()
+		s.reconcile()
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = []string{"k1"} })
+		s.after(time.Minute)
+		Expect(s.status()).To(isNotReady(api.ReasonAllKeysRevoked))
+		s.edit(func(ti *api.TrustedIssuer) { ti.Spec.RevokedKeys = nil })
+		s.issuer.Stop()
+		s.after(time.Minute)
+		Expect(s.status()).To(isNotReady(api.ReasonConnectionFailed), "nothing is revoked any more")
+	})
+
 	It("are no longer called revoked, or compromised, while the issuer is down", func(ctx context.Context) {
 		s := newScene(ctx)
 		s.create()

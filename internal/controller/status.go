@@ -101,6 +101,8 @@ type outcome struct {
 	// withdrawn: nothing is trusted any more, because every key is compromised
 	// or revoked.
 	withdrawn bool
+	// exposed: that is because the issuer has published their private part.
+	exposed bool
 	// expired: the keys were taken out of the ConfigMap that users read, because
 	// they have expired.
 	expired bool

@@ -186,7 +186,8 @@ func (c *fleetChecks) marks(changes int) {
 	}
 	if login := c.past.issuers[loginKey]; login != nil {
 		cm := c.past.maps[client.ObjectKey{Namespace: operatorNamespace, Name: snapshot.AuthoritativeName(login.GetUID())}]
-		if cm != nil && snapshot.Digest(cm.Data) == "" && (c.f.setting.Removes || login.IssuerStatus().Snapshot == nil || login.IssuerStatus().Snapshot.Digest == "") {
+		none := login.IssuerStatus().Snapshot == nil || login.IssuerStatus().Snapshot.Digest == ""
+		if cm == nil && none || cm != nil && snapshot.Digest(cm.Data) == "" && (c.f.setting.Removes || none) {
 			c.bare = changes
 		}
 	}

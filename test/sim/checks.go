@@ -5,7 +5,6 @@ package sim
 
 import (
 	"fmt"
-	"maps"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -57,6 +56,9 @@ type checks struct {
 	touched map[client.ObjectKey]bool
 	// listed are the keys that status called trusted when it was looked at last.
 	listed map[*signer]bool
+	// newest are those of the newest answer; dropped are no longer listed, and no answer
+	// has had them since.
+	newest, dropped map[*signer]bool
 	// robbed: tampering has left the keys that status names nowhere but in memory.
 	robbed bool
 	// lateCopy: a deposed manager has created the users' ConfigMap. Nothing can fence a
@@ -85,7 +87,7 @@ type lack struct {
 func newChecks(w *world) *checks {
 	return &checks{
 		w: w, everServed: map[*signer]bool{}, everRefused: map[*signer]bool{}, everApproved: map[*signer]bool{},
-		lacks: map[*signer]*lack{}, must: map[*signer]bool{}, touched: map[client.ObjectKey]bool{},
+		newest: map[*signer]bool{}, dropped: map[*signer]bool{}, lacks: map[*signer]*lack{}, must: map[*signer]bool{}, touched: map[client.ObjectKey]bool{},
 	}
 }
 
@@ -131,17 +133,20 @@ func (c *checks) served(keys []*signer, afresh bool) {
 	for _, s := range signers[:published] {
 		if has(keys, s) {
 			c.everServed[s] = true
+			c.newest[s] = true
+			delete(c.dropped, s)
 			if l := c.lacks[s]; l != nil {
 				l.back = c.w.now
 			}
 			continue
 		}
+		delete(c.newest, s)
 		l := c.lacks[s]
 		if l == nil {
 			l = &lack{first: c.w.passed, jumps: c.w.jumps, leader: c.w.leader}
 			c.lacks[s] = l
 		} else {
-			l.second = l.second || afresh
+			l.second, l.back = l.second || afresh, time.Time{}
 		}
 		if afresh {
 			l.lastAfresh = c.w.passed
@@ -316,6 +321,7 @@ func (c *checks) server() {
 		clear(c.must)
 		clear(c.lacks)
 		clear(c.touched)
+		clear(c.dropped)
 		c.listed, c.uid = nil, ""
 		if ti == nil || ti.DeletionTimestamp != nil {
 			return
@@ -328,7 +334,10 @@ func (c *checks) server() {
 			delete(c.touched, key)
 		}
 	}
-	c.overlaps(ti)
+	listing := listing(ti)
+	c.overlaps(ti, listing)
+	c.returns(ti, listing)
+	c.listed = listing
 	c.robbed = c.robbed && c.touched[c.w.ours()]
 	c.forgive()
 	fresh := newReplica(c.w, 0).look()
@@ -351,23 +360,41 @@ func (c *checks) server() {
 
 // overlaps checks, where that is required, that a set which shares no key with the one
 // before it was approved. Keys that are refused by now are no longer trusted.
-func (c *checks) overlaps(ti *api.TrustedIssuer) {
-	now, shared := map[*signer]bool{}, false
-	maps.DeleteFunc(c.listed, func(s *signer, _ bool) bool { return refused(ti, s) })
-	for _, s := range signers {
-		if listed(ti, s) {
-			now[s] = true
-			shared = shared || c.listed[s]
-		}
+func (c *checks) overlaps(ti *api.TrustedIssuer, now map[*signer]bool) {
+	before, shared := false, false
+	for s := range c.listed {
+		before, shared = before || !refused(ti, s), shared || now[s] && !refused(ti, s)
 	}
-	if c.w.setting.Overlap && len(c.listed) > 0 && !shared {
+	if c.w.setting.Overlap && before && !shared {
 		for s := range now {
 			if !c.everApproved[s] {
 				c.fail("wrong accept: key %s is trusted with none of those that were trusted before, and nobody approved it", s.name)
 			}
 		}
 	}
-	c.listed = now
+}
+
+// returns checks that a key which was let go of comes back with an answer alone.
+func (c *checks) returns(ti *api.TrustedIssuer, now map[*signer]bool) {
+	for _, s := range signers {
+		switch {
+		case c.listed[s] && !now[s] && !refused(ti, s) && !c.newest[s]:
+			c.dropped[s] = true
+		case now[s] && c.dropped[s]:
+			c.fail("wrong accept: key %s is trusted again, which was let go of, and which the issuer has not published since", s.name)
+		}
+	}
+}
+
+// listing is all that status lists as trusted.
+func listing(ti *api.TrustedIssuer) map[*signer]bool {
+	now := map[*signer]bool{}
+	for _, s := range signers {
+		if listed(ti, s) {
+			now[s] = true
+		}
+	}
+	return now
 }
 
 func names(s *api.SnapshotStatus, digest string) bool {

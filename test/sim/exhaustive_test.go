@@ -23,6 +23,9 @@ var small = []struct {
 	{"a new key", 0, []step{finished}, []step{{"publish", 2}, {"refresh", 0}, {"advance", 2}}},
 	{"a removed key", 0, []step{finished, {"retire", 1}, {"advance", 4}, finished}, []step{{"advance", 2}}},
 	{"a removed key, with grace", 1, []step{finished, {"retire", 1}, {"advance", 4}, finished}, []step{{"advance", 2}}},
+	{"the last key's grace ends, and the other one is revoked", 1, []step{
+		finished, {"retire", 1}, {"advance", 4}, finished, {"advance", 2}, finished, {"revoke", 0}, {"advance", 5}, finished, {"advance", 4}, finished,
+	}, []step{{"advance", 3}}},
 	{"all keys replaced", 0, []step{finished}, []step{{"replace", 0}, {"refresh", 0}, {"advance", 2}}},
 	{"a revoked key", 0, []step{finished}, []step{{"revoke", 1}, {"advance", 2}}},
 	{"a leaked key", 0, []step{finished}, []step{{"leak", 1}, {"refresh", 0}, {"advance", 2}}},

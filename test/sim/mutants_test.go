@@ -38,6 +38,8 @@ var mutants = []struct{ name, file, from, to, by string }{
 		"if !w.holds(live) {\n\t\tif _, err := r.bring(", "if false {\n\t\tif _, err := r.bring(", ofOne},
 	{"gives up what has come since it looked", "internal/controller/publish.go",
 		`s.PendingDigest != "" && digestOf(live) != digestOf(content) {`, `s.PendingDigest != "" && digestOf(live) != digestOf(content) && false {`, ofOne},
+	{"remembers what has been withdrawn", "internal/controller/publish.go",
+		"	if out.withdrawn {\n\t\tm.trusted = nil", "	if false {\n\t\tm.trusted = nil", ofOne},
 	{"trusts expired keys", "internal/verifier/verify.go",
 		"case issuer.usable != nil && state == snapshot.Expired:", "case false:", ofOne},
 	{"forgets revocations", "internal/verifier/join.go",

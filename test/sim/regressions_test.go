@@ -34,6 +34,9 @@ func TestRegressions(t *testing.T) {
 		"an answer that comes while the first set is being published has to overlap with that": {
 			{"run", 0}, {"run", 0}, {"retire", 1}, {"run", 0}, {"run", 0}, {"run", 0}, {"replace", 0}, {"run", 0}, {"advance", 6}, {"refresh", 0},
 		},
+		"a key that has retired as the last one does not come back": {
+			{"finish", 0}, {"advance", 5}, {"retire", 1}, {"finish", 0}, {"advance", 4}, {"revoke", 0}, {"advance", 5}, {"advance", 2},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed, s := range settings {

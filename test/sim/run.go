@@ -36,7 +36,7 @@ func (f *failure) String() string {
 	return b.String()
 }
 
-var settings = []setting{{}, {Grace: time.Hour}, {Approval: true}, {Overlap: true}, {Discovery: true}, {Jumps: true}}
+var settings = []setting{{}, {Grace: 20 * time.Minute}, {Approval: true}, {Overlap: true}, {Discovery: true}, {Jumps: true}}
 
 // Seed runs the schedule of a seed, and shrinks it where it fails. A nil failure
 // is none.

@@ -41,12 +41,16 @@ func testMirrorClient(t *testing.T, start func(*testing.T, *server) mirrorClient
 	check("another's key of the same name", testissuer.NewKey("k1", "RS256").Sign(claims(nil)), false)
 
 	s.publish(t, second)
-	check("the new key after a rotation", second.Sign(claims(nil)), true)
-	// A client may take its new set over just after it has verified with it.
-	refused := func() bool { return verify(first.Sign(claims(nil))) != nil }
-	for deadline := time.Now().Add(10 * time.Second); !refused() && time.Now().Before(deadline); {
-		runtime.Gosched()
+	// A client may take a set over just after it has verified with it: until then it goes
+	// by the set before the last one.
+	await := func(key *testissuer.Key, accept bool) {
+		for deadline := time.Now().Add(10 * time.Second); (verify(key.Sign(claims(nil))) == nil) != accept && time.Now().Before(deadline); {
+			runtime.Gosched()
+		}
 	}
+	await(second, true)
+	check("the new key after a rotation", second.Sign(claims(nil)), true)
+	await(first, false)
 	check("the old key after a rotation", first.Sign(claims(nil)), false)
 
 	s.publish(t)

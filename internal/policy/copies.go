@@ -1,10 +1,14 @@
 // copies.go refuses expressions that become much larger when they are compiled. Each
 // optMap and optFlatMap stands for an expression that has twice what it is called on, so
-// that a dozen of them in a row, of 200 bytes, took all of the memory.
+// that a dozen of them in a row, of 200 bytes, took all of the memory. The type of a map
+// has two types in it, and one whose keys are such maps twice as many, again and again.
 
 package policy
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/google/cel-go/common"
 	celast "github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/parser"
@@ -14,8 +18,12 @@ import (
 // expression are five.
 const maxCopies = 256
 
+// maxComputedKeys is how many maps may be written down with keys that are no constants.
+// The usual expression has none.
+const maxComputedKeys = 4
+
 // checkCopies reads an expression without what optMap and optFlatMap stand for, and counts
-// the copies that they would make.
+// the copies that they would make, and the maps whose types could be large.
 func checkCopies(field, text string) error {
 	p, err := parser.NewParser(parser.EnableOptionalSyntax(true)) // and no macros
 	if err != nil {
@@ -29,7 +37,21 @@ func checkCopies(field, text string) error {
 	if c.size(parsed.Expr()); c > maxCopies {
 		return &Error{Field: field, Detail: "optMap and optFlatMap stand for twice what they are called on, and it becomes too large: call them on something short, and not on one another"}
 	}
+	if computedKeys(parsed.Expr()) > maxComputedKeys {
+		return &Error{Field: field, Detail: fmt.Sprintf("more than %d maps are written down with keys that are no constants", maxComputedKeys)}
+	}
 	return nil
+}
+
+// computedKeys counts the maps with keys of which only the compiler knows the type.
+func computedKeys(x celast.Expr) (n int) {
+	computed := func(e celast.EntryExpr) bool { return e.AsMapEntry().Key().Kind() != celast.LiteralKind }
+	celast.PostOrderVisit(x, celast.NewExprVisitor(func(x celast.Expr) {
+		if x.Kind() == celast.MapKind && slices.ContainsFunc(x.AsMap().Entries(), computed) {
+			n++
+		}
+	}))
+	return n
 }
 
 // copies counts them.

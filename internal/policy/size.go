@@ -6,8 +6,11 @@
 package policy
 
 import (
+	"errors"
 	"math"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	celgo "github.com/google/cel-go/cel"
@@ -17,9 +20,11 @@ import (
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
+	"github.com/google/cel-go/interpreter"
 	"k8s.io/apimachinery/pkg/util/version"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
+	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/apiserver/pkg/cel/library"
 )
@@ -34,7 +39,9 @@ func newCompiler() authenticationcel.Compiler {
 	bounded, err := base.Extend(environment.VersionedOptions{
 		IntroducedVersion: version.MajorMinor(1, 0),
 		EnvOptions:        boundedFunctions(base.StoredExpressionsEnv()),
-		ProgramOptions:    []celgo.ProgramOption{celgo.CostTracking(&sizeCost{})},
+		ProgramOptions: []celgo.ProgramOption{
+			celgo.CostTracking(&sizeCost{}), celgo.CostTrackerOptions(untracked(base.StoredExpressionsEnv())...),
+		},
 	})
 	if err != nil {
 		panic("the environment of expressions: " + err.Error()) // it has no input
@@ -47,12 +54,31 @@ func newCompiler() authenticationcel.Compiler {
 var makes = map[string]func(args []ref.Val) uint64{
 	"replace":         replaced,
 	"join":            joined,
-	"format":          func(args []ref.Val) uint64 { return bytesIn(args[1]) },
-	"flatten":         func(args []ref.Val) uint64 { return elementsIn(args[0]) },
+	"format":          formatted,
+	"split":           parts,
+	"quantity":        digits,
+	"isQuantity":      digits,
+	"indexOf":         func(args []ref.Val) uint64 { return searched(args) / 10 },
+	"lastIndexOf":     func(args []ref.Val) uint64 { return searched(args) / 10 },
+	"flatten":         func(args []ref.Val) uint64 { return times(elementBytes, elementsIn(args[0])) },
 	"distinct":        func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[0])) },
 	"sets.contains":   func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[1])) },
 	"sets.equivalent": func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[1])) },
 	"sets.intersects": func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[1])) },
+}
+
+// elementBytes is how much an element of a list takes, or a number as a text.
+const elementBytes = 32
+
+// untracked leaves the cost of these functions to sizeCost. Their own trackers look at
+// the outermost list only.
+func untracked(env *celgo.Env) (options []interpreter.CostTrackerOption) {
+	for name := range makes {
+		for _, o := range env.Functions()[name].OverloadDecls() {
+			options = append(options, interpreter.OverloadCostTracker(o.ID(), func([]ref.Val, ref.Val) *uint64 { return nil }))
+		}
+	}
+	return options
 }
 
 // boundedFunctions are those of an environment that ask makes first.
@@ -113,6 +139,62 @@ func joined(args []ref.Val) uint64 {
 		n += times(elementsIn(args[0]), bytesIn(args[1]))
 	}
 	return n
+}
+
+// formatted is how long a text will be: numbers have as many digits as it says.
+func formatted(args []ref.Val) uint64 {
+	digits := uint64(elementBytes)
+	if s, ok := args[0].(types.String); ok {
+		for _, n := range precision.FindAllString(string(s), -1) {
+			d, err := strconv.ParseUint(n[1:], 10, 32)
+			if err != nil {
+				return math.MaxInt64
+			}
+			digits = max(digits, d)
+		}
+	}
+	return bytesIn(args[1]) + times(digits, elementsIn(args[1]))
+}
+
+var precision = regexp.MustCompile(`\.[0-9]+`)
+
+// maxExponent is the largest one of a quantity. It is written with a few letters, and
+// worked with digit by digit.
+const maxExponent = 1000
+
+// digits is how many of them a quantity has.
+func digits(args []ref.Val) uint64 {
+	s, isText := args[0].(types.String)
+	if !isText {
+		return 0 // there is no such function, and the call says so
+	}
+	if at := strings.LastIndexAny(string(s), "eE"); at >= 0 {
+		n, err := strconv.ParseUint(strings.TrimLeft(string(s[at+1:]), "+-"), 10, 64)
+		if n > maxExponent && (err == nil || errors.Is(err, strconv.ErrRange)) {
+			return math.MaxInt64
+		}
+	}
+	return times(uint64(len(s)), elementBytes)
+}
+
+// parts is how much a text takes in parts.
+func parts(args []ref.Val) uint64 {
+	s, isText := args[0].(types.String)
+	separator, isSeparator := args[1].(types.String)
+	if !isText || !isSeparator {
+		return 0 // there is no such function, and the call says so
+	}
+	return times(elementBytes, uint64(strings.Count(string(s), string(separator)))) //nolint:gosec // never negative
+}
+
+// searched is how many letters are compared to find a text in a text.
+func searched(args []ref.Val) uint64 {
+	s, isText := args[0].(types.String)
+	part, isPart := args[1].(types.String)
+	if !isText || !isPart {
+		return 0 // a list
+	}
+	return times(uint64(len(s)), uint64(len(part)))
 }
 
 func times(a, b uint64) uint64 {
@@ -177,7 +259,7 @@ type sizeCost struct{ library.CostEstimator }
 // CallCost implements interpreter.ActualCostEstimator.
 func (e *sizeCost) CallCost(function, overloadID string, args []ref.Val, result ref.Val) *uint64 {
 	cost := e.CostEstimator.CallCost(function, overloadID, args, result)
-	size := sizeOf(function, args, result)
+	size := max(sizeOf(function, args, result), readOf(function, args))
 	if size == 0 || cost != nil && *cost >= size {
 		return cost
 	}
@@ -197,6 +279,10 @@ func sizeOf(function string, args []ref.Val, result ref.Val) uint64 {
 		return bytesIn(result) / 10 // as for other texts
 	case "split", "findAll":
 		return elementsIn(result)
+	case "indexOf", "lastIndexOf":
+		return max(searched(args)/100, weigh(args))
+	case "distinct", "sets.contains", "sets.equivalent", "sets.intersects":
+		return max(makes[function](args), weigh(args))
 	case operators.In:
 		if _, isMap := args[1].(traits.Mapper); isMap { // it is found without a look at the others
 			return 0
@@ -211,6 +297,35 @@ func sizeOf(function string, args []ref.Val, result ref.Val) uint64 {
 	}
 	return weigh(args)
 }
+
+// readOf is what it costs to read the texts of a call, all of them: even their sizes are
+// not known without. 0 where that is not looked at, or already in the cost.
+func readOf(function string, args []ref.Val) (n uint64) {
+	switch function {
+	case "dyn", "contains", "matches", "find", "findAll":
+		return 0
+	}
+	for _, v := range args {
+		switch v := v.(type) {
+		case types.String:
+			n += uint64(len(v))
+		case types.Bytes:
+			n += uint64(len(v))
+		case apiservercel.URL:
+			n += uint64(len(v.String()))
+		case apiservercel.Semver:
+			n += uint64(len(v.String()))
+		case types.Timestamp:
+			if len(args) == 2 && args[1].Type() == types.StringType { // a time zone is read from a file
+				n += zoneBytes
+			}
+		}
+	}
+	return (n + 9) / 10
+}
+
+// zoneBytes is how much text can be read in the time that it takes to find a time zone.
+const zoneBytes = 3000
 
 // weigh counts what is in the lists and maps among some values. Short texts weigh
 // nothing, so that one element is one, as ever.

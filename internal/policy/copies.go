@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/cel-go/common"
 	celast "github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/parser"
 )
 
@@ -40,7 +41,30 @@ func checkCopies(field, text string) error {
 	if computedKeys(parsed.Expr()) > maxComputedKeys {
 		return &Error{Field: field, Detail: fmt.Sprintf("more than %d maps are written down with keys that are no constants", maxComputedKeys)}
 	}
+	if n := patternSizes(parsed.Expr()); n > maxPatternSize {
+		return &Error{Field: field, Detail: fmt.Sprintf("regular expressions are too large: %d parts with all repetitions, over the limit of %d", n, maxPatternSize)}
+	}
 	return nil
+}
+
+// patternSizes is how large all patterns are together.
+func patternSizes(x celast.Expr) (n uint64) {
+	celast.PostOrderVisit(x, celast.NewExprVisitor(func(x celast.Expr) {
+		if x.Kind() != celast.CallKind {
+			return
+		}
+		if _, ok := searches[x.AsCall().FunctionName()]; !ok {
+			return
+		}
+		for _, a := range x.AsCall().Args() {
+			if a.Kind() == celast.LiteralKind {
+				if text, ok := a.AsLiteral().(types.String); ok {
+					n += patternSize(string(text))
+				}
+			}
+		}
+	}))
+	return n
 }
 
 // computedKeys counts the maps with keys of which only the compiler knows the type.

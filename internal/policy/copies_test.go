@@ -69,3 +69,37 @@ func TestExpressionsWhoseTypesDoubleAreNotCompiled(t *testing.T) {
 		NewWithT(t).Expect(err).NotTo(HaveOccurred(), rule)
 	}
 }
+
+// A pattern of some letters can be large: they were compiled whole, and kept.
+func TestLargePatternsAreNotCompiled(t *testing.T) {
+	counted := strings.Repeat("a{999}", 5)
+	for name, rule := range map[string]string{
+		"matches":           `claims.a.matches("` + counted + `")`,
+		"as a function":     `matches(claims.a, "` + counted + `")`,
+		"find":              `dyn(claims.a).find("` + counted + `") == ""`,
+		"findAll":           `dyn(claims.a).findAll("` + counted + `", 2).size() == 0`,
+		"several":           `[` + strings.Repeat(`claims.a.matches("a{999}"),`, 5) + `true][0]`,
+		"nested counts":     `claims.a.matches("` + strings.Repeat("((abcda{9}){10}){10}", 4) + `")`,
+		"classes":           `claims.a.matches(r"` + strings.Repeat(`\pL`, 50) + `")`,
+		"without case":      `claims.a.matches(r"(?i)` + strings.Repeat(`[B-\x{10fff0}]`, 5) + `")`,
+		"without case, too": `claims.a.matches(r"(?s-U:(?mi:` + strings.Repeat(`[B-\x{10fff0}]`, 5) + `))")`,
+		"by letters":        `claims.a.matches("(?i)` + strings.Repeat("[B-\U0010fff0]", 5) + `")`,
+	} {
+		_, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: rule}}}, nil)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("regular expressions are too large")), name)
+	}
+	for _, rule := range []string{
+		`claims.a.matches(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$")`,
+		`claims.a.matches(r"(?i)^[\p{L}0-9._%+-]{1,64}@([a-z0-9-]{1,63}\.)+[a-z]{2,}$")`,
+		`claims.a.matches("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$") && claims.a.matches("^.{1,1000}$")`,
+		`claims.a.matches("(?i)^(Jürgen|François|Zoë)$")`,
+		`claims.a.matches("^team-" + claims.b + "$")`,
+	} {
+		_, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: rule}}}, nil)
+		NewWithT(t).Expect(err).NotTo(HaveOccurred(), rule)
+	}
+	for _, rule := range []string{`claims.a.matches("(")`, `claims.a.matches("a{2000}")`} {
+		_, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: rule}}}, nil)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("invalid matches argument")), rule)
+	}
+}

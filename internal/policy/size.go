@@ -41,6 +41,7 @@ func newCompiler() authenticationcel.Compiler {
 		EnvOptions:        boundedFunctions(base.StoredExpressionsEnv()),
 		ProgramOptions: []celgo.ProgramOption{
 			celgo.CostTracking(&sizeCost{}), celgo.CostTrackerOptions(untracked(base.StoredExpressionsEnv())...),
+			celgo.CustomDecoratorV2(boundedPart),
 		},
 	})
 	if err != nil {
@@ -259,7 +260,7 @@ type sizeCost struct{ library.CostEstimator }
 // CallCost implements interpreter.ActualCostEstimator.
 func (e *sizeCost) CallCost(function, overloadID string, args []ref.Val, result ref.Val) *uint64 {
 	cost := e.CostEstimator.CallCost(function, overloadID, args, result)
-	size := max(sizeOf(function, args, result), readOf(function, args))
+	size := max(sizeOf(function, overloadID, args, result), readOf(function, args))
 	if size == 0 || cost != nil && *cost >= size {
 		return cost
 	}
@@ -271,14 +272,21 @@ func (e *sizeCost) CallCost(function, overloadID string, args []ref.Val, result 
 const kept = 20
 
 // sizeOf is what is in the lists and maps of a call; 0 where it does not look at that.
-func sizeOf(function string, args []ref.Val, result ref.Val) uint64 {
+func sizeOf(function, overload string, args []ref.Val, result ref.Val) uint64 {
 	switch function {
 	case "size", "dyn": // they know without a look
 		return 0
 	case "replace", "format":
 		return bytesIn(result) / 10 // as for other texts
-	case "split", "findAll":
+	case "split":
 		return elementsIn(result)
+	case compiledPattern, otherPattern:
+		return max(searchCost(function, overload, args), elementsIn(result))
+	case writtenFunction:
+		if _, isMap := result.(traits.Mapper); isMap {
+			return max(writtenMap, elementsIn(result))
+		}
+		return max(writtenList, elementsIn(result))
 	case "indexOf", "lastIndexOf":
 		return max(searched(args)/100, weigh(args))
 	case "distinct", "sets.contains", "sets.equivalent", "sets.intersects":
@@ -302,7 +310,7 @@ func sizeOf(function string, args []ref.Val, result ref.Val) uint64 {
 // not known without. 0 where that is not looked at, or already in the cost.
 func readOf(function string, args []ref.Val) (n uint64) {
 	switch function {
-	case "dyn", "contains", "matches", "find", "findAll":
+	case "dyn", "contains", compiledPattern, otherPattern, writtenFunction:
 		return 0
 	}
 	for _, v := range args {

@@ -63,6 +63,13 @@ func TestExpressionsDoNotMakeMuchOfLittle(t *testing.T) {
 		"a text in letters":                `claims.long.replace("b", "` + strings.Repeat("b", 300) + `").split("").size() > 1 ? "yes" : "no"`,
 		"a quantity of many digits":        `quantity("1e1000000").isGreaterThan(quantity("1")) ? "yes" : "no"`,
 		"a small quantity of many digits":  `isQuantity("1E-10000" + "00") ? "yes" : "no"`,
+		"lists written down":               `[lists.range(1000)].all(x, lists.range(300).all(i, [x, x, x, x].size() > 1)) ? "yes" : "no"`,
+		"optional lists written down":      `[optional.of(lists.range(1000))].all(x, lists.range(300).all(i, [?x, ?x, ?x, ?x].size() > 1)) ? "yes" : "no"`,
+		"maps written down":                `[lists.range(1000)].all(x, lists.range(300).all(i, {"a": x, "b": x, "c": x, "d": x}.size() > 1)) ? "yes" : "no"`,
+		"a pattern that repeats":           `lists.range(8).all(i, claims.long.matches("^(b?){999}$") || true) ? "yes" : "no"`,
+		"a pattern that is compiled":       `lists.range(8).all(i, claims.sub.matches("" + "` + strings.Repeat("a{999}", 30) + `") || true) ? "yes" : "no"`,
+		"a pattern that finds":             `lists.range(8).all(i, claims.sub.find("" + "` + strings.Repeat("a{999}", 30) + `") == "" || true) ? "yes" : "no"`,
+		"a pattern that finds all":         `lists.range(8).all(i, claims.sub.findAll("" + "` + strings.Repeat("a{999}", 30) + `", 3).size() == 0 || true) ? "yes" : "no"`,
 		"replaced again and again":         `lists.range(1000).map(x, claims.a.replace("a", claims.a)).size() > 1 ? "yes" : "no"`,
 	} {
 		t.Run(what, func(t *testing.T) {

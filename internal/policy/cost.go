@@ -18,9 +18,13 @@ const expensive = celconfig.PerCallLimit / 20
 // as many as CPUs: the others' tokens have the rest.
 var places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
-// bounded evaluates expressions. Those of a policy that has been expensive before need
-// a place, and nobody waits for one.
+// bounded evaluates expressions. As many of one policy run at the same time as there are
+// CPUs, for nobody knows what they cost before one of them has ended; others wait for
+// that. Those of a policy that has been expensive before need a place, and nobody waits
+// for one.
 func (e *Evaluation) bounded(evaluate func() *Refusal) *Refusal {
+	e.policy.running <- struct{}{}
+	defer func() { <-e.policy.running }()
 	if e.policy.dearest.Load() > expensive {
 		select {
 		case places <- struct{}{}:

@@ -2,8 +2,11 @@ package policy
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 
 	. "github.com/onsi/gomega"
 
@@ -57,6 +60,77 @@ func TestExpensiveExpressionsLeaveRoomForOthers(t *testing.T) {
 	}
 	g.Expect(expensive.Evaluate(many).CheckRules()).To(BeNil())
 	g.Expect(places).To(BeEmpty(), "every place has been given back")
+}
+
+// Many tokens at once, of an issuer object that nobody has seen a token of, must not take
+// all CPUs and all memory before the first of them has said what it costs.
+func TestABurstOfUnknownExpressionsWaitsForTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewWithT(t)
+		unknown, err := Compile(nil, nil)
+		g.Expect(err).NotTo(HaveOccurred())
+		var running, most, evaluated, busy int
+		var count sync.Mutex
+		end, tokens := make(chan struct{}), cap(unknown.running)+cap(places)+20
+		for range tokens {
+			e := unknown.Evaluate(narrow(g))
+			go func() {
+				refusal := e.bounded(func() *Refusal {
+					count.Lock()
+					running++
+					most = max(most, running)
+					count.Unlock()
+					<-end
+					e.budget.spent = expensive + 1
+					count.Lock()
+					running--
+					evaluated++
+					count.Unlock()
+					return nil
+				})
+				count.Lock()
+				defer count.Unlock()
+				if refusal != nil && refusal.Reason == Busy {
+					busy++
+				}
+			}()
+		}
+		synctest.Wait()
+		g.Expect(running).To(Equal(runtime.GOMAXPROCS(0)), "of as many as there are CPUs nobody knows what they cost")
+		other, err := Compile(nil, nil)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(other.Evaluate(narrow(g)).bounded(func() *Refusal { return nil })).To(BeNil(), "nobody else waits")
+
+		for range runtime.GOMAXPROCS(0) {
+			end <- struct{}{}
+		}
+		synctest.Wait()
+		g.Expect(running).To(Equal(cap(places)), "they are known to be expensive now")
+		close(end)
+		synctest.Wait()
+		g.Expect(most).To(Equal(runtime.GOMAXPROCS(0)))
+		g.Expect(evaluated + busy).To(Equal(tokens))
+		g.Expect(busy).To(BeNumerically(">", 0))
+		g.Expect(unknown.running).To(BeEmpty())
+		g.Expect(places).To(BeEmpty())
+	})
+}
+
+// Whoever waits gets an answer where expressions are not expensive: load costs no token.
+func TestABurstOfCheapExpressionsIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewWithT(t)
+		p, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: "!" + dear}}}, nil)
+		g.Expect(err).NotTo(HaveOccurred())
+		refusals := make(chan *Refusal, 500)
+		for range cap(refusals) {
+			e := p.Evaluate(narrow(g))
+			go func() { refusals <- e.CheckRules() }()
+		}
+		for range cap(refusals) {
+			g.Expect(<-refusals).To(BeNil())
+		}
+	})
 }
 
 // All expressions of one token share one budget, whoever asks for them.

@@ -8,6 +8,7 @@ package policy
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type Policy struct {
 
 	// dearest is the most that the expressions of one token have cost so far.
 	dearest atomic.Uint64
+	// running has an element for each evaluation that runs.
+	running chan struct{}
 }
 
 // requiredValue is a claim that has to be this string.
@@ -100,6 +103,7 @@ func Compile(spec *api.VerificationSpec, ka *api.KubernetesAuthentication) (*Pol
 	p := &Policy{
 		Leeway: api.DefaultLeeway, Cookie: spec.Cookie,
 		required: spec.RequiredClaims,
+		running:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	if spec.Leeway != nil {
 		p.Leeway = spec.Leeway.Duration

@@ -5,7 +5,9 @@
 package policy
 
 import (
+	"context"
 	"runtime"
+	"time"
 
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 )
@@ -14,18 +16,26 @@ import (
 // they begin to count as expensive: some milliseconds.
 const expensive = celconfig.PerCallLimit / 20
 
+// longest is how long expressions may be evaluated. Their cost ends nearly all before, but
+// CEL's account of it takes time itself, as the square of how often a loop runs.
+var longest = time.Second
+
+// probation is how many evaluations of a policy need a place after one that was stopped. It
+// may have been the machine that was slow.
+const probation = 1000
+
 // places are those of expensive evaluations that run at the same time. There are half
 // as many as CPUs: the others' tokens have the rest.
 var places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
 // bounded evaluates expressions. As many of one policy run at the same time as there are
 // CPUs, for nobody knows what they cost before one of them has ended; others wait for
-// that. Those of a policy that has been expensive before need a place, and nobody waits
-// for one.
+// that. Those of a policy that has been expensive before, or was stopped lately, need a
+// place, and nobody waits for one.
 func (e *Evaluation) bounded(evaluate func() *Refusal) *Refusal {
 	e.policy.running <- struct{}{}
 	defer func() { <-e.policy.running }()
-	if e.policy.dearest.Load() > expensive {
+	if e.policy.dearest.Load() > expensive || e.policy.probation.Load() > 0 {
 		select {
 		case places <- struct{}{}:
 			defer func() { <-places }()
@@ -33,7 +43,17 @@ func (e *Evaluation) bounded(evaluate func() *Refusal) *Refusal {
 			return &Refusal{Reason: Busy, Detail: "the expressions of the issuer object are expensive, and too many tokens come at once"}
 		}
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	defer cancel()
+	e.budget.ctx = ctx
 	refusal := evaluate()
+	switch {
+	case e.budget.stopped:
+		e.policy.probation.Store(probation)
+		return &Refusal{Reason: Busy, Detail: "the expressions of the issuer object took too long"}
+	case e.policy.probation.Load() > 0:
+		e.policy.probation.Add(-1)
+	}
 	for {
 		dearest := e.policy.dearest.Load()
 		if e.budget.spent <= dearest || e.policy.dearest.CompareAndSwap(dearest, e.budget.spent) {

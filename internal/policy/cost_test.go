@@ -1,18 +1,27 @@
 package policy
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	. "github.com/onsi/gomega"
 
 	api "github.com/jwks-trust/jwks-trust-manager/api/v1alpha1"
 	"github.com/jwks-trust/jwks-trust-manager/internal/jose"
 )
+
+// No test depends on how fast the machine is.
+func TestMain(m *testing.M) {
+	longest = time.Hour
+	os.Exit(m.Run())
+}
 
 // dear costs 300,000 in CEL's unit, which allows a million, for the claims of wide; and
 // next to nothing for those of narrow.
@@ -60,6 +69,59 @@ func TestExpensiveExpressionsLeaveRoomForOthers(t *testing.T) {
 	}
 	g.Expect(expensive.Evaluate(many).CheckRules()).To(BeNil())
 	g.Expect(places).To(BeEmpty(), "every place has been given back")
+}
+
+// 35 bytes kept a CPU for minutes within what they may cost. What is stopped is not refused:
+// it may be the machine that is slow.
+func TestLoopsEndWhenTheirTimeIsOver(t *testing.T) {
+	g := NewWithT(t)
+	p, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: "lists.range(1000).all(i, true)"}}}, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(p.Evaluate(narrow(g)).CheckRules()).To(BeNil())
+	e := p.Evaluate(narrow(g))
+	refusal := e.bounded(func() *Refusal {
+		_, limited := e.budget.ctx.Deadline()
+		g.Expect(limited).To(BeTrue())
+		over, end := context.WithCancel(e.budget.ctx)
+		end()
+		e.budget.ctx = over
+		g.Expect(e.budget.holds(p.rules[0], claimsVariable, e.variable())).To(BeFalse())
+		return &Refusal{Reason: ClaimRuleFailed}
+	})
+	g.Expect(refusal).To(HaveField("Reason", Busy))
+
+	for range cap(places) {
+		places <- struct{}{}
+	}
+	g.Expect(p.Evaluate(narrow(g)).CheckRules()).To(HaveField("Reason", Busy), "the next ones need a place")
+	for range cap(places) {
+		<-places
+	}
+	for range probation {
+		g.Expect(p.Evaluate(narrow(g)).CheckRules()).To(BeNil())
+	}
+	for range cap(places) {
+		places <- struct{}{}
+	}
+	g.Expect(p.Evaluate(narrow(g)).CheckRules()).To(BeNil(), "and not for ever: it may have been the machine")
+	for range cap(places) {
+		<-places
+	}
+}
+
+// A token that is refused is refused, also where that took long.
+func TestARefusalInTimeStands(t *testing.T) {
+	g := NewWithT(t)
+	p, err := Compile(&api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: `claims.sub == "nobody"`}}}, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	e := p.Evaluate(narrow(g))
+	g.Expect(e.bounded(func() *Refusal {
+		over, end := context.WithCancel(e.budget.ctx)
+		end()
+		e.budget.ctx = over
+		g.Expect(e.budget.holds(p.rules[0], claimsVariable, e.variable())).To(BeFalse())
+		return &Refusal{Reason: ClaimRuleFailed}
+	})).To(HaveField("Reason", ClaimRuleFailed))
 }
 
 // Many tokens at once, of an issuer object that nobody has seen a token of, must not take

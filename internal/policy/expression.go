@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,14 +60,20 @@ func compiled(field string, result authenticationcel.CompilationResult, err erro
 
 // budget is what all expressions of one token may cost together, in CEL's unit:
 // what Kubernetes lets a single one cost, about a tenth of a second.
-type budget struct{ spent uint64 }
+type budget struct {
+	spent uint64
+	// ctx ends an evaluation that takes too long.
+	ctx context.Context //nolint:containedctx // it is that of a call of bounded
+	// stopped: it has ended one.
+	stopped bool
+}
 
 // errTooExpensive: the budget is spent.
 var errTooExpensive = errors.New("the expressions cost too much")
 
 // evaluate evaluates an expression. Its error may hold values of claims.
 func (b *budget) evaluate(e *expression, variable string, value traits.Mapper) (ref.Val, error) {
-	result, details, err := e.program.Eval(map[string]any{variable: value})
+	result, details, err := e.program.ContextEval(b.ctx, map[string]any{variable: value})
 	if details != nil {
 		if cost := details.ActualCost(); cost != nil {
 			b.spent += *cost
@@ -74,6 +81,7 @@ func (b *budget) evaluate(e *expression, variable string, value traits.Mapper) (
 	}
 	switch {
 	case err != nil:
+		b.stopped = b.stopped || b.ctx.Err() != nil
 		return nil, err
 	case b.spent > celconfig.PerCallLimit:
 		return nil, errTooExpensive

@@ -39,6 +39,8 @@ type Policy struct {
 
 	// dearest is the most that the expressions of one token have cost so far.
 	dearest atomic.Uint64
+	// probation counts down the evaluations that need a place after one that was stopped.
+	probation atomic.Int64
 	// running has an element for each evaluation that runs.
 	running chan struct{}
 }

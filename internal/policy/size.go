@@ -41,7 +41,7 @@ func newCompiler() authenticationcel.Compiler {
 		EnvOptions:        boundedFunctions(base.StoredExpressionsEnv()),
 		ProgramOptions: []celgo.ProgramOption{
 			celgo.CostTracking(&sizeCost{}), celgo.CostTrackerOptions(untracked(base.StoredExpressionsEnv())...),
-			celgo.CustomDecoratorV2(boundedPart),
+			celgo.CustomDecoratorV2(boundedPart), celgo.InterruptCheckFrequency(celconfig.CheckFrequency),
 		},
 	})
 	if err != nil {

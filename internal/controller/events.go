@@ -187,7 +187,7 @@ func conditionEvents(old, next *api.IssuerStatus, add addEvent) {
 			add(corev1.EventTypeWarning, c.Reason, "Refresh", c.Message)
 		case c.Type == api.ConditionDistributed && (c.Reason == api.ReasonNamespacesFailed || c.Reason == api.ReasonInvalidSelector):
 			add(corev1.EventTypeWarning, c.Reason, "Distribute", c.Message)
-		case c.Type == api.ConditionStalled && c.Status == metav1.ConditionTrue && c.Reason == api.ReasonIssuerConflict:
+		case c.Type == api.ConditionStalled && c.Status == metav1.ConditionTrue && (c.Reason == api.ReasonIssuerConflict || c.Reason == api.ReasonInvalidExpression):
 			add(corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
 		}
 	}

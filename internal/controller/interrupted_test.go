@@ -345,9 +345,11 @@ var _ = Describe("What a reconciliation has to remember", func() {
 		s.edit(func(ti *api.TrustedIssuer) {
 			ti.Spec.Verification = &api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: "claims.tenant =="}}}
 		})
+		s.events()
 		s.after(10 * time.Second)
 		Expect(s.status()).To(isNotReady(api.ReasonInvalidExpression))
 		Expect(s.status()).To(condition(api.ConditionStalled, metav1.ConditionTrue, api.ReasonInvalidExpression))
+		Expect(s.events()).To(ConsistOf(HavePrefix("Warning InvalidExpression spec.verification")))
 		Expect(findCondition(ptrTo(s.status()), api.ConditionStalled).Message).To(HavePrefix("spec.verification.claimValidationRules[0].expression: "))
 		Expect(s.kids()).To(Equal([]string{"k1"}))
 		s.edit(func(ti *api.TrustedIssuer) {

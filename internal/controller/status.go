@@ -456,8 +456,11 @@ func setFetched(next *api.IssuerStatus, spec *api.IssuerSpec, out outcome, set s
 		set(api.ConditionFetched, conditionStatus(a.succeeded), a.reason, a.message)
 		return
 	}
-	if c := findCondition(next, api.ConditionFetched); c == nil || c.ObservedGeneration != next.ObservedGeneration {
+	switch c := findCondition(next, api.ConditionFetched); {
+	case c == nil:
 		set(api.ConditionFetched, metav1.ConditionUnknown, api.ReasonPending, "The keys have not been fetched yet.")
+	case c.ObservedGeneration != next.ObservedGeneration:
+		set(api.ConditionFetched, metav1.ConditionUnknown, api.ReasonPending, "The keys have not been fetched since spec was changed; those that are trusted still are.")
 	}
 }
 

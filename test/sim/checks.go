@@ -329,8 +329,9 @@ func (c *checks) server() {
 		c.uid = string(ti.UID)
 	}
 	for _, key := range []client.ObjectKey{c.w.ours(), copyKey} {
-		// One that is immutable can only be made anew.
-		if cm := c.w.server.maps[key]; cm != nil && cm.Immutable == nil && ti.Status.Snapshot != nil && names(ti.Status.Snapshot, snapshot.Digest(cm.Data)) && cm.Labels[api.LabelSnapshot] == "true" {
+		// One that is immutable can only be made anew. And one that holds the set before the
+		// pending one is put right once that is the trusted one: the manager may have written it.
+		if cm := c.w.server.maps[key]; cm != nil && cm.Immutable == nil && ti.Status.Snapshot != nil && isNewest(ti.Status.Snapshot, snapshot.Digest(cm.Data)) && cm.Labels[api.LabelSnapshot] == "true" {
 			delete(c.touched, key)
 		}
 	}
@@ -395,6 +396,11 @@ func listing(ti *api.TrustedIssuer) map[*signer]bool {
 		}
 	}
 	return now
+}
+
+// isNewest reports the digest of the newest set that status names.
+func isNewest(s *api.SnapshotStatus, digest string) bool {
+	return names(s, digest) && (s.PendingDigest == "" || s.PendingDigest == digest)
 }
 
 func names(s *api.SnapshotStatus, digest string) bool {

@@ -329,14 +329,17 @@ func refusal(issuer api.Issuer, a *attempt) func(kid, thumbprint string) bool {
 // exposed reports that of the keys which are withdrawn some are compromised. Where it is not
 // known any more which those were, any at all count, unless status says otherwise.
 func exposed(set *keyset.Set, issuer api.Issuer, a *attempt) bool {
+	var now []keyset.Compromised
+	if a != nil {
+		now = a.compromised
+	}
 	known := issuer.IssuerStatus().CompromisedKeys
 	if set == nil || set.Len() == 0 {
 		c := findCondition(issuer.IssuerStatus(), api.ConditionSnapshotPublished)
-		return len(known) > 0 && (c == nil || c.Reason != api.ReasonAllKeysRevoked) || a != nil && len(a.compromised) > 0
+		return len(now) > 0 || len(known) > 0 && (c == nil || c.Reason != api.ReasonAllKeysRevoked)
 	}
 	return slices.ContainsFunc(set.Keys(), func(k *keyset.Key) bool {
-		is := func(thumbprint string) bool { return thumbprint == k.Thumbprint() }
-		return slices.ContainsFunc(known, func(c api.CompromisedKey) bool { return is(c.Thumbprint) }) ||
-			a != nil && slices.ContainsFunc(a.compromised, func(c keyset.Compromised) bool { return is(c.Thumbprint) })
+		return slices.ContainsFunc(known, func(c api.CompromisedKey) bool { return c.Thumbprint == k.Thumbprint() }) ||
+			slices.ContainsFunc(now, func(c keyset.Compromised) bool { return c.Thumbprint == k.Thumbprint() })
 	})
 }

@@ -259,7 +259,8 @@ func (r *Reconciler) sync(ctx context.Context, issuer api.Issuer, m *memory) (ou
 	if out.attempt != nil && want != nil {
 		out.attempt.led = want.Digest()
 	}
-	out.exposed, out.expired = out.withdrawn && exposed(next.set, issuer, out.attempt), turn.answer == nil && r.removesExpired(issuer)
+	out.exposed = out.withdrawn && exposed(next.set, issuer, out.attempt)
+	out.expired = turn.answer == nil && r.removesExpired(issuer)
 	if err := r.publish(ctx, issuer, trusted, want, content, out, m); err != nil {
 		out.published = failedPublication(r.authoritativeKey(issuer), err)
 		return out, unlessTooLarge(err)

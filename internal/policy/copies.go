@@ -1,7 +1,8 @@
 // copies.go refuses expressions that become much larger when they are compiled. Each
 // optMap and optFlatMap stands for an expression that has twice what it is called on, so
 // that a dozen of them in a row, of 200 bytes, took all of the memory. The type of a map
-// has two types in it, and one whose keys are such maps twice as many, again and again.
+// has two types in it, and one whose keys are such maps twice as many, again and again. A
+// regular expression has as many parts as its counts say.
 
 package policy
 
@@ -23,9 +24,10 @@ const maxCopies = 256
 // The usual expression has none.
 const maxComputedKeys = 4
 
-// checkCopies reads an expression without what optMap and optFlatMap stand for, and counts
-// the copies that they would make, and the maps whose types could be large.
-func checkCopies(field, text string) error {
+// checkGrowth reads an expression without what optMap and optFlatMap stand for, and counts
+// the copies that they would make, the maps whose types could be large, and what patterns
+// repeat.
+func checkGrowth(field, text string) error {
 	p, err := parser.NewParser(parser.EnableOptionalSyntax(true)) // and no macros
 	if err != nil {
 		return &Error{Field: field, Detail: err.Error()}

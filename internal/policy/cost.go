@@ -16,7 +16,7 @@ import (
 // they begin to count as expensive: some milliseconds.
 const expensive = celconfig.PerCallLimit / 20
 
-// longest is how long expressions may be evaluated. Their cost ends nearly all before, but
+// longest is how long the expressions of a call of bounded may take. Their cost ends nearly all before, but
 // CEL's account of it takes time itself, as the square of how often a loop runs.
 var longest = time.Second
 
@@ -28,11 +28,14 @@ const probation = 1000
 // as many as CPUs: the others' tokens have the rest.
 var places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
-// bounded evaluates expressions. As many of one policy run at the same time as there are
+// bounded evaluates expressions, if the policy has any. As many of one policy run at the same time as there are
 // CPUs, for nobody knows what they cost before one of them has ended; others wait for
 // that. Those of a policy that has been expensive before, or was stopped lately, need a
 // place, and nobody waits for one.
 func (e *Evaluation) bounded(evaluate func() *Refusal) *Refusal {
+	if e.policy.running == nil {
+		return evaluate()
+	}
 	e.policy.running <- struct{}{}
 	defer func() { <-e.policy.running }()
 	if e.policy.dearest.Load() > expensive || e.policy.probation.Load() > 0 {

@@ -124,12 +124,26 @@ func TestARefusalInTimeStands(t *testing.T) {
 	})).To(HaveField("Reason", ClaimRuleFailed))
 }
 
+// Most issuer objects have no expressions: their tokens wait for nobody, and need no clock.
+func TestWithoutExpressionsThereIsNothingToBound(t *testing.T) {
+	g := NewWithT(t)
+	p, err := Compile(&api.VerificationSpec{ResponseHeaders: []api.ResponseHeader{{Name: "X-A", Claim: "a"}}}, &api.KubernetesAuthentication{UsernamePrefix: "a:"})
+	g.Expect(err).NotTo(HaveOccurred())
+	e := p.Evaluate(narrow(g))
+	g.Expect(e.HeaderValues()).To(Equal([]string{"a"}))
+	user, refusal := e.User()
+	g.Expect(refusal).To(BeNil())
+	g.Expect(user.Username).To(Equal("a:a"))
+	g.Expect(e.budget.ctx).To(BeNil())
+}
+
 // Many tokens at once, of an issuer object that nobody has seen a token of, must not take
 // all CPUs and all memory before the first of them has said what it costs.
 func TestABurstOfUnknownExpressionsWaitsForTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewWithT(t)
-		unknown, err := Compile(nil, nil)
+		rules := &api.VerificationSpec{ClaimValidationRules: []api.ClaimValidationRule{{Expression: "true"}}}
+		unknown, err := Compile(rules, nil)
 		g.Expect(err).NotTo(HaveOccurred())
 		var running, most, evaluated, busy int
 		var count sync.Mutex
@@ -159,7 +173,7 @@ func TestABurstOfUnknownExpressionsWaitsForTheFirst(t *testing.T) {
 		}
 		synctest.Wait()
 		g.Expect(running).To(Equal(runtime.GOMAXPROCS(0)), "of as many as there are CPUs nobody knows what they cost")
-		other, err := Compile(nil, nil)
+		other, err := Compile(rules, nil)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(other.Evaluate(narrow(g)).bounded(func() *Refusal { return nil })).To(BeNil(), "nobody else waits")
 

@@ -36,7 +36,7 @@ type expression struct {
 }
 
 func compileClaims(field string, of authenticationcel.ExpressionAccessor) (*expression, error) {
-	if err := checkCopies(field, of.GetExpression()); err != nil {
+	if err := checkGrowth(field, of.GetExpression()); err != nil {
 		return nil, err
 	}
 	result, err := compiler().CompileClaimsExpression(of)
@@ -44,7 +44,7 @@ func compileClaims(field string, of authenticationcel.ExpressionAccessor) (*expr
 }
 
 func compileUserRule(field, text string) (*expression, error) {
-	if err := checkCopies(field, text); err != nil {
+	if err := checkGrowth(field, text); err != nil {
 		return nil, err
 	}
 	result, err := compiler().CompileUserExpression(&authenticationcel.UserValidationCondition{Expression: text})

@@ -58,7 +58,7 @@ func TestBoundedExpressionsMeanWhatTheyMeanToKubernetes(t *testing.T) {
 			g.Expect(gotErr).To(MatchError(wantErr.Error()), x)
 			continue
 		}
-		g.Expect(checkCopies("x", x)).To(Succeed(), x)
+		g.Expect(checkGrowth("x", x)).To(Succeed(), x)
 		g.Expect(gotErr).NotTo(HaveOccurred(), x)
 		wantValue, wantDetails, wantErr := want.Program.Eval(map[string]any{claimsVariable: claimsValue(claims)})
 		gotValue, gotDetails, gotErr := got.Program.Eval(map[string]any{claimsVariable: claimsValue(claims)})

@@ -41,7 +41,7 @@ type Policy struct {
 	dearest atomic.Uint64
 	// probation counts down the evaluations that need a place after one that was stopped.
 	probation atomic.Int64
-	// running has an element for each evaluation that runs.
+	// running has an element for each evaluation that runs; nil without expressions.
 	running chan struct{}
 }
 
@@ -99,13 +99,16 @@ func Compile(spec *api.VerificationSpec, ka *api.KubernetesAuthentication) (*Pol
 	if spec == nil {
 		spec = &api.VerificationSpec{}
 	}
-	if n := size(spec, ka); n > MaxExpressionBytes {
+	n := size(spec, ka)
+	if n > MaxExpressionBytes {
 		return nil, &Error{"spec.verification", fmt.Sprintf("all expressions together, those of kubernetesAuthentication included, have %d bytes, over the limit of %d", n, MaxExpressionBytes)}
 	}
 	p := &Policy{
 		Leeway: api.DefaultLeeway, Cookie: spec.Cookie,
 		required: spec.RequiredClaims,
-		running:  make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}
+	if n > 0 {
+		p.running = make(chan struct{}, runtime.GOMAXPROCS(0))
 	}
 	if spec.Leeway != nil {
 		p.Leeway = spec.Leeway.Duration

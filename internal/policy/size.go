@@ -6,7 +6,6 @@
 package policy
 
 import (
-	"errors"
 	"math"
 	"regexp"
 	"slices"
@@ -62,10 +61,10 @@ var makes = map[string]func(args []ref.Val) uint64{
 	"indexOf":         func(args []ref.Val) uint64 { return searched(args) / 10 },
 	"lastIndexOf":     func(args []ref.Val) uint64 { return searched(args) / 10 },
 	"flatten":         func(args []ref.Val) uint64 { return times(elementBytes, elementsIn(args[0])) },
-	"distinct":        func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[0])) },
-	"sets.contains":   func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[1])) },
-	"sets.equivalent": func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[1])) },
-	"sets.intersects": func(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[1])) },
+	"distinct":        func(args []ref.Val) uint64 { n := elementsIn(args[0]); return times(n, n) },
+	"sets.contains":   pairs,
+	"sets.equivalent": pairs,
+	"sets.intersects": pairs,
 }
 
 // elementBytes is how much an element of a list takes, or a number as a text.
@@ -170,8 +169,8 @@ func digits(args []ref.Val) uint64 {
 		return 0 // there is no such function, and the call says so
 	}
 	if at := strings.LastIndexAny(string(s), "eE"); at >= 0 {
-		n, err := strconv.ParseUint(strings.TrimLeft(string(s[at+1:]), "+-"), 10, 64)
-		if n > maxExponent && (err == nil || errors.Is(err, strconv.ErrRange)) {
+		// Of what is no number, such as the suffix E, it makes 0; of one out of range the largest.
+		if n, _ := strconv.ParseUint(strings.TrimLeft(string(s[at+1:]), "+-"), 10, 64); n > maxExponent {
 			return math.MaxInt64
 		}
 	}
@@ -197,6 +196,9 @@ func searched(args []ref.Val) uint64 {
 	}
 	return times(uint64(len(s)), uint64(len(part)))
 }
+
+// pairs is how many elements of two lists are compared.
+func pairs(args []ref.Val) uint64 { return times(elementsIn(args[0]), elementsIn(args[1])) }
 
 func times(a, b uint64) uint64 {
 	if a > maxMade || b > maxMade {

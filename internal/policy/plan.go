@@ -183,7 +183,8 @@ func beyondASCII(s string) (n int) {
 	return n
 }
 
-// repeated is how many parts a pattern has, with those that are repeated.
+// repeated is how many parts a pattern has, with those that are repeated. A count is one
+// itself, and repeated too.
 func repeated(re *syntax.Regexp) (n uint64) {
 	n = 1
 	if re.Op == syntax.OpLiteral {
